@@ -1,0 +1,16 @@
+"""The one exception for a user's mistake, and the helper that names the nearest known value."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A user's mistake or a damaged file. The message is one line: what is wrong, where, and the remedy."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> BenchError:
+    """Error for an unknown `kind` ("method", "table", ...), naming the nearest known values."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return BenchError(f"unknown {kind} '{name}': {hint}Known: {', '.join(names)}")

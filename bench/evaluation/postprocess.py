@@ -1,0 +1,170 @@
+"""From a set of masks with classes to semantic, panoptic and instance results.
+
+The rules are those of the mask-classification papers that the HCFormer paper follows (MaskFormer, section 3.4, and
+Mask2Former, appendix): masks come back to the image's original size before anything is decided. All functions take
+tensors of any device and float type; `resize_masks` and `semantic_scores` also run on `meta` tensors and can be
+traced, because FLOPs are counted on them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Elements of a [Q, rows, W] temporary: about what a core's cache holds, and on a GPU enough to keep it busy.
+_CPU_CHUNK = 2**19
+_GPU_CHUNK = 2**26
+
+
+@dataclass(frozen=True)
+class PanopticResult:
+    """segmentation: int32 [H, W], 0 is void; segments: [{"id", "category" (contiguous index), "is_thing"}], ids from 1."""
+
+    segmentation: Tensor
+    segments: list[dict]
+
+
+@dataclass(frozen=True)
+class InstanceResult:
+    """scores: [N] in [0, 1], not sorted; labels: int64 [N], contiguous; masks: bool [N, H, W]."""
+
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+def resize_masks(
+    mask_logits: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Tensor:
+    """Mask logits [Q, h, w] of the padded input -> [Q, *original_size].
+
+    padded_size: (H, W) of the model's input; image_size: its part that holds the image, at the top left;
+    original_size: the image before it was resized for the model. Both resizings are bilinear with
+    align_corners=False and are done even where the size stays, so that FLOPs do not depend on the image.
+    """
+    masks = F.interpolate(mask_logits[None], size=padded_size, mode="bilinear", align_corners=False)
+    masks = masks[..., : image_size[0], : image_size[1]]
+    return F.interpolate(masks, size=original_size, mode="bilinear", align_corners=False)[0]
+
+
+def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Per-class scores [K, H, W], not normalised, of class logits [Q, K+1] and mask logits [Q, H, W]."""
+    return torch.einsum("qc,qhw->chw", class_logits.softmax(-1)[..., :-1], mask_logits.sigmoid())
+
+
+def semantic_labels(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Argmax of `semantic_scores`, int64 [H, W], without holding the scores of all pixels at once."""
+    channels = max(class_logits.shape)
+    strips = _row_strips(mask_logits, channels)
+    return torch.cat([semantic_scores(class_logits.float(), strip.float()).max(0).indices for strip in strips])
+
+
+def panoptic_segments(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    object_threshold: float = 0.8,
+    overlap_threshold: float = 0.8,
+) -> PanopticResult:
+    """Non-overlapping segments of class logits [Q, K+1] and mask logits [Q, H, W] (already at the output size).
+
+    A query takes part when its best class is not "no object" and has a probability above `object_threshold`. A
+    pixel goes to the query with the largest class probability times mask probability, if that mask covers it
+    (probability at least 0.5). A query that wins less than `overlap_threshold` of its own mask is dropped and
+    leaves void. Stuff segments of one class are merged, in the order of the queries.
+
+    Raises ValueError when `is_thing` does not have K entries.
+    """
+    _check_classes(class_logits, is_thing)
+    scores, labels = class_logits.float().softmax(-1).max(-1)
+    keep = (labels != len(is_thing)) & (scores > object_threshold)
+    scores, labels = scores[keep], labels[keep].tolist()
+    if not labels:
+        empty = torch.zeros(mask_logits.shape[1:], dtype=torch.int32, device=mask_logits.device)
+        return PanopticResult(empty, [])
+
+    winner, covered, mask_areas = _compete(scores, mask_logits, keep)
+    won_areas = winner.flatten().bincount(minlength=len(labels)).tolist()
+    visible_areas = winner[covered].bincount(minlength=len(labels)).tolist()
+
+    segments: list[dict] = []
+    segment_ids = [0] * len(labels)  # of each kept query; 0 where it is dropped
+    stuff_ids: dict[int, int] = {}
+    for query, label in enumerate(labels):
+        if visible_areas[query] == 0 or won_areas[query] / mask_areas[query] < overlap_threshold:
+            continue
+        if not is_thing[label] and label in stuff_ids:
+            segment_ids[query] = stuff_ids[label]
+            continue
+        segment_ids[query] = len(segments) + 1
+        segments.append({"id": len(segments) + 1, "category": label, "is_thing": bool(is_thing[label])})
+        if not is_thing[label]:
+            stuff_ids[label] = segment_ids[query]
+    lookup = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)
+    return PanopticResult(lookup[winner] * covered, segments)
+
+
+def _compete(scores: Tensor, mask_logits: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """The kept query that wins each pixel, whether its mask covers the pixel, and the area of each kept mask."""
+    kept = keep.nonzero().flatten()
+    winners, covers = [], []
+    areas = torch.zeros(len(kept), dtype=torch.int64, device=mask_logits.device)
+    for strip in _row_strips(mask_logits, len(kept)):
+        probability = strip.index_select(0, kept).float().sigmoid()
+        areas += (probability >= 0.5).flatten(1).sum(1)
+        winner = (probability * scores[:, None, None]).max(0).indices
+        winners.append(winner)
+        covers.append(probability.gather(0, winner[None])[0] >= 0.5)
+    return torch.cat(winners), torch.cat(covers), areas.tolist()
+
+
+def instance_predictions(
+    class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool], top_k: int = 100
+) -> InstanceResult:
+    """The `top_k` (query, class) pairs of class logits [Q, K+1] and mask logits [Q, H, W], things only.
+
+    The pairs are chosen among all classes but "no object", and those of stuff are then left out, so that fewer
+    than `top_k` may remain. The mask is logit > 0; the score is the class probability times the mean mask
+    probability inside the mask (0 for an empty mask).
+
+    Raises ValueError when `is_thing` does not have K entries.
+    """
+    _check_classes(class_logits, is_thing)
+    probabilities = class_logits.float().softmax(-1)[:, :-1]
+    scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
+    queries = pairs.div(probabilities.shape[1], rounding_mode="floor")
+    labels = pairs % probabilities.shape[1]
+    things = torch.as_tensor(list(is_thing), dtype=torch.bool, device=labels.device)[labels]
+    scores, labels, queries = scores[things], labels[things], queries[things]
+
+    masks = torch.empty((len(queries), *mask_logits.shape[1:]), dtype=torch.bool, device=mask_logits.device)
+    qualities: dict[int, Tensor] = {}  # a query may be chosen with several classes
+    for row, query in enumerate(queries.tolist()):
+        logits = mask_logits[query]
+        masks[row] = logits > 0
+        if query not in qualities:
+            inside = logits.float().sigmoid() * masks[row]
+            qualities[query] = inside.sum() / (masks[row].sum() + 1e-6)
+    if qualities:
+        scores = scores * torch.stack([qualities[query] for query in queries.tolist()])
+    return InstanceResult(scores, labels, masks)
+
+
+def _row_strips(mask_logits: Tensor, channels: int) -> Iterator[Tensor]:
+    """Views [Q, rows, W] from top to bottom, such that a [channels, rows, W] temporary stays small."""
+    budget = _CPU_CHUNK if mask_logits.device.type == "cpu" else _GPU_CHUNK
+    rows = max(1, budget // max(1, channels * mask_logits.shape[2]))
+    for top in range(0, mask_logits.shape[1], rows):
+        yield mask_logits[:, top : top + rows]
+
+
+def _check_classes(class_logits: Tensor, is_thing: Sequence[bool]) -> None:
+    if class_logits.shape[-1] != len(is_thing) + 1:
+        raise ValueError(
+            f"{class_logits.shape[-1]} class logits for {len(is_thing)} classes: one more than classes is expected"
+        )

@@ -1,0 +1,131 @@
+"""`Experiment`: what is measured, as a frozen value whose content hash is its identity."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+
+from bench.errors import BenchError, unknown_name
+from bench.experiments.hashing import content_hash
+
+METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
+BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
+DATASETS = ("coco_panoptic", "synthetic_panoptic")
+SCALES = ("paper", "small")
+DOWNSAMPLINGS = ("deformable", "conv")
+TRANSFORMER_DECODERS = ("masked", "standard")
+
+# The small-scale factors of every method, all in one place: nothing of the paper depends on them.
+SMALL_SCALE_FACTORS = {
+    "hcformer": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 0, "downsampling": "deformable"},
+    "hcformer+": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2, "downsampling": "deformable"},
+    "maskformer": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
+    "mask2former": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One method with one backbone on one data set at one scale, and the paper's factors.
+
+    A factor that a method does not have is set to one fixed value, so that equal experiments compare and hash
+    equal: MaskFormer and Mask2Former have `hierarchical_level` 0; without clustering, and in Swin (which keeps
+    its own patch merging), `downsampling` is "conv", meaning "not replaced"; MaskFormer's decoder is "standard",
+    Mask2Former's "masked".
+
+    hierarchical_level: number of clustering modules, 0 to 3, counted from the coarsest downsampling (Table 4).
+    decoder_layers: transformer decoder layers (Table 5).  num_queries: learnable queries (Appendix D).
+    downsampling: "deformable" (DCNv2, section 2.5) or "conv".  transformer_decoder: "masked" or "standard".
+    encoder_layers: transformer encoder layers after the backbone (HCFormer+) or in the pixel decoder.
+    Raises BenchError for unknown names and impossible factors.
+    """
+
+    method: str
+    backbone: str
+    dataset: str
+    scale: str
+    hierarchical_level: int
+    decoder_layers: int
+    num_queries: int
+    downsampling: str
+    transformer_decoder: str
+    encoder_layers: int
+
+    def __post_init__(self):
+        _known("method", self.method, METHODS)
+        _known("backbone", self.backbone, BACKBONES)
+        _known("data set", self.dataset, DATASETS)
+        _known("scale", self.scale, SCALES)
+        _known("downsampling", self.downsampling, DOWNSAMPLINGS)
+        _known("transformer decoder", self.transformer_decoder, TRANSFORMER_DECODERS)
+        if (self.backbone == "small") != (self.scale == "small"):
+            raise BenchError(f"backbone '{self.backbone}' does not exist at scale '{self.scale}': use both 'small'")
+        _in_range("hierarchical_level", self.hierarchical_level, 0, 3)
+        _in_range("decoder_layers", self.decoder_layers, 1, 64)
+        _in_range("num_queries", self.num_queries, 1, 10_000)
+        _in_range("encoder_layers", self.encoder_layers, 0, 64)
+        if self.method == "hcformer" and self.encoder_layers:
+            raise BenchError("hcformer has no transformer encoder (encoder_layers 0): use method 'hcformer+'")
+        if self.method in ("hcformer+", "mask2former") and not self.encoder_layers:
+            raise BenchError(f"{self.method} needs a transformer encoder: set encoder_layers to 1 or more")
+        self._normalise()
+
+    def _normalise(self) -> None:
+        if self.method in ("maskformer", "mask2former"):
+            decoder = "standard" if self.method == "maskformer" else "masked"
+            object.__setattr__(self, "hierarchical_level", 0)
+            object.__setattr__(self, "transformer_decoder", decoder)
+        if self.hierarchical_level == 0 or self.backbone.startswith("swin"):
+            object.__setattr__(self, "downsampling", "conv")
+
+    @property
+    def key(self) -> str:
+        """Name of the experiment's folder in a store: readable part and content hash."""
+        method = self.method.replace("+", "_plus")
+        return f"{method}-{self.backbone}-{self.dataset}-{self.scale}-{content_hash(self.to_dict())}"
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "Experiment":
+        """Inverse of `to_dict`; BenchError when fields are missing, unknown or impossible."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise BenchError(f"an experiment needs exactly the fields {', '.join(sorted(names))}")
+        return cls(**values)
+
+
+def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) -> Experiment:
+    """The experiment with the paper's factors (section 3.1, Appendix D), each replaced by `factors` where given."""
+    _known("method", method, METHODS)
+    known = [field.name for field in fields(Experiment)][4:]
+    for name in factors:
+        _known("factor", name, known)
+    defaults = {
+        "hierarchical_level": 3,
+        "downsampling": "deformable",
+        "transformer_decoder": "masked",
+    }
+    if scale == "small":
+        defaults |= SMALL_SCALE_FACTORS[method]
+    else:
+        defaults |= _paper_factors(method, backbone)
+    return Experiment(method, backbone, dataset, scale, **(defaults | factors))
+
+
+def _paper_factors(method: str, backbone: str) -> dict[str, int]:
+    decoder_layers = {"maskformer": 6, "mask2former": 9}.get(method, 8)
+    encoder_layers = {"hcformer": 0}.get(method, 6)
+    if method == "maskformer" and backbone.startswith("swin"):
+        encoder_layers = 0  # MaskFormer's pixel decoder has the encoder with ResNets only
+    num_queries = 200 if backbone == "swin_l" and method != "maskformer" else 100
+    return {"decoder_layers": decoder_layers, "encoder_layers": encoder_layers, "num_queries": num_queries}
+
+
+def _known(kind: str, name: object, known: Collection[str]) -> None:
+    if name not in known:
+        raise unknown_name(kind, str(name), known)
+
+
+def _in_range(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BenchError(f"{name} must be a whole number from {low} to {high}, got {value!r}")

@@ -1,0 +1,11 @@
+"""Content hashes of plain values."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+
+def content_hash(value: Mapping) -> str:
+    """First 8 hexadecimal digits of the SHA-256 of `value` as canonical JSON (keys sorted, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

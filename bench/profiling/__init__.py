@@ -1,0 +1,1 @@
+"""Costs of a model on this machine: parameters, FLOPs and latency."""

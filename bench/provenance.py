@@ -1,0 +1,86 @@
+"""Where a measurement came from: code, software, machine, command, time."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "transformers", "timm", "fvcore")
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def collect(command: list[str] | None = None, **facts) -> dict:
+    """Plain JSON facts about this process; call it when a measurement starts and add "duration_s" at its end.
+
+    Imports no package: versions come from package metadata, and CUDA, GPU and threads from torch if it is loaded.
+    `facts` (such as dataset_fingerprint) are added as they are. What cannot be found out is "unknown" or None.
+    """
+    torch = sys.modules.get("torch")
+    cuda = torch is not None and torch.cuda.is_available()
+    commit, dirty = git_state(REPOSITORY)
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            "cuda": torch.version.cuda if cuda else None,
+        },
+        "cpu": cpu_name(),
+        "cores": _cores(),
+        "threads": torch.get_num_threads() if torch is not None else _cores(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "platform": platform.platform(),
+        "command": shlex.join(command if command is not None else sys.argv),
+        "start": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **facts,
+    }
+
+
+def git_state(folder: Path) -> tuple[str, bool | None]:
+    """Commit hash and whether tracked or new files differ from it; ("unknown", None) outside git.
+
+    `results/` does not count: a run writes there, and nothing measured depends on it.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return "unknown", None
+    status = _git(folder, "status", "--porcelain", "--", ".", ":(exclude)results")
+    return commit, None if status is None else bool(status)
+
+
+def cpu_name() -> str:
+    """Model name of the processor, "unknown" where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or "unknown")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

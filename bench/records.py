@@ -1,0 +1,234 @@
+"""`Record`: one measurement with its provenance. `Store`: the folder that keeps records, one JSON file each."""
+
+import fcntl
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.errors import BenchError, unknown_name
+from bench.experiments.experiment import Experiment
+from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
+
+SCHEMA = 1
+KINDS = ("complexity", "latency", "accuracy")
+REQUIRED_PROVENANCE = ("commit", "dirty", "versions", "cpu", "gpu", "start", "duration_s")
+_FIELDS = {
+    "schema",
+    "kind",
+    "seed",
+    "key",
+    "experiment",
+    "recipe",
+    "recipe_hash",
+    "metrics",
+    "samples",
+    "details",
+    "provenance",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement of one experiment; an accuracy record is of one seed and holds the recipe.
+
+    metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}.
+    samples: raw values, name -> list of numbers.  details: further plain JSON facts (protocol, data set).
+    provenance: see `bench.provenance.collect`, with "duration_s" added. `details["run"]` names the run in which
+    latencies were timed together; ratios are formed within one run only.
+    Raises ValueError when something of this is missing or malformed.
+    """
+
+    experiment: Experiment
+    kind: str
+    metrics: Mapping[str, Mapping]
+    provenance: Mapping
+    seed: int | None = None
+    recipe: Mapping | None = None
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    details: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        if isinstance(self.recipe, Recipe):
+            object.__setattr__(self, "recipe", self.recipe.to_dict())
+        _check_kind(self.kind, self.seed)
+        if (self.kind == "accuracy") != isinstance(self.recipe, Mapping):
+            raise ValueError("accuracy records, and only they, hold a recipe")
+        if not isinstance(self.metrics, Mapping) or not self.metrics:
+            raise ValueError("a record needs metrics")
+        for name, metric in self.metrics.items():
+            if not _is_metric(metric):
+                raise ValueError(f"metric '{name}' needs a finite value, a unit and n of at least 1")
+        for name in ("samples", "details", "provenance"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must map names to values")
+        missing = [name for name in REQUIRED_PROVENANCE if name not in self.provenance]
+        if missing:
+            raise ValueError(f"provenance lacks {', '.join(missing)}")
+
+    @property
+    def name(self) -> str:
+        """File name without ending: "complexity", "latency", "accuracy-0"."""
+        return _name(self.kind, self.seed)
+
+    @property
+    def is_current(self) -> bool:
+        """False for an accuracy record made with another recipe than today's: it is measured again."""
+        if self.kind != "accuracy":
+            return True
+        if (self.experiment.dataset, self.experiment.scale) not in RECIPES:
+            return False
+        return recipe_hash(dict(self.recipe)) == recipe_for(self.experiment).hash
+
+    def to_dict(self) -> dict:
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "seed": self.seed,
+            "key": self.experiment.key,
+            "experiment": self.experiment.to_dict(),
+            "recipe": self.recipe and dict(self.recipe),
+            "recipe_hash": self.recipe and recipe_hash(dict(self.recipe)),
+            "metrics": {name: dict(metric) for name, metric in self.metrics.items()},
+            "samples": {name: list(values) for name, values in self.samples.items()},
+            "details": dict(self.details),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "Record":
+        """Inverse of `to_dict`. Raises ValueError or BenchError on a foreign schema or contradictory content."""
+        if not isinstance(values, Mapping) or "schema" not in values:
+            raise ValueError("not a record")
+        if values["schema"] != SCHEMA:
+            raise ValueError(f"schema {values['schema']!r}, this version reads {SCHEMA}")
+        if set(values) != _FIELDS:
+            raise ValueError(f"fields differ: {', '.join(sorted(set(values) ^ _FIELDS))}")
+        kept = {n: values[n] for n in ("kind", "metrics", "provenance", "seed", "recipe", "samples", "details")}
+        record = cls(Experiment.from_dict(values["experiment"]), **kept)
+        if values["key"] != record.experiment.key:
+            raise ValueError("key and experiment disagree")
+        if record.recipe and values["recipe_hash"] != recipe_hash(dict(record.recipe)):
+            raise ValueError("recipe hash and recipe disagree")
+        return record
+
+
+class Store:
+    """A folder with `records/` (and the tables computed from them). Nothing is created before the first write.
+
+    Several processes may use one store: records appear whole or not at all, and `claim` keeps two processes from
+    measuring the same thing at once.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    def record_path(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        _check_kind(kind, seed)
+        return self.path / "records" / experiment.key / f"{_name(kind, seed)}.json"
+
+    def get(self, experiment: Experiment, kind: str, seed: int | None = None) -> Record | None:
+        """The record, or None where there is none. Raises BenchError naming a damaged file."""
+        path = self.record_path(experiment, kind, seed)
+        return self._read(path) if path.exists() else None
+
+    def state(self, experiment: Experiment, kind: str, seed: int | None = None) -> str:
+        """ "done", "stale" (made with another recipe: measure again and write with `force`) or "missing"."""
+        record = self.get(experiment, kind, seed)
+        if record is None:
+            return "missing"
+        return "done" if record.is_current else "stale"
+
+    def load_all(self) -> list[Record]:
+        """Every record, sorted by path. Raises BenchError naming the first damaged file."""
+        return [self._read(path) for path in sorted(self.path.glob("records/*/[!.]*.json"))]
+
+    def write(self, record: Record, force: bool = False) -> Path:
+        """Write a record in one step. An existing one is kept, with a BenchError, unless `force`."""
+        path = self.record_path(record.experiment, record.kind, record.seed)
+        text = json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n"
+        try:
+            write_atomically(path, text, replace=force)
+        except FileExistsError:
+            raise BenchError(f"record {path} exists already: use --force to measure it again") from None
+        return path
+
+    def relative(self, record: Record) -> str:
+        """The record's path inside the store, with forward slashes."""
+        path = self.record_path(record.experiment, record.kind, record.seed)
+        return path.relative_to(self.path).as_posix()
+
+    def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        """Folder for checkpoints and other work files of one measurement, created if missing."""
+        _check_kind(kind, seed)
+        path = self.path / "work" / experiment.key / _name(kind, seed)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def claim(self, experiment: Experiment, kind: str, seed: int | None = None) -> Iterator[bool]:
+        """Yield True if this process may measure this now, False if another one is at it. Ends with the process."""
+        with open(self.scratch_dir(experiment, kind, seed) / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def _read(self, path: Path) -> Record:
+        remedy = "delete it and run again"
+        try:
+            record = Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise BenchError(f"cannot read record {path} ({error.strerror}): check its permissions") from error
+        except (ValueError, TypeError, KeyError, BenchError) as error:
+            reason = str(error).splitlines()[0]
+            raise BenchError(f"record {path} is damaged or foreign ({reason}): {remedy}") from error
+        if path != self.record_path(record.experiment, record.kind, record.seed):
+            raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
+        return record
+
+
+def write_atomically(path: Path, text: str, replace: bool = True) -> None:
+    """Write a text file so that readers see the old one, or all of the new one, also after a crash.
+
+    Raises FileExistsError when the file exists and `replace` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # unlike a rename, fails when another process was first
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _name(kind: str, seed: int | None) -> str:
+    return kind if seed is None else f"{kind}-{seed}"
+
+
+def _check_kind(kind: str, seed: int | None) -> None:
+    if kind not in KINDS:
+        raise unknown_name("record kind", str(kind), KINDS)
+    if (kind == "accuracy") != (isinstance(seed, int) and not isinstance(seed, bool)):
+        raise ValueError("accuracy records, and only they, have a seed")
+
+
+def _is_metric(metric: object) -> bool:
+    if not isinstance(metric, Mapping):
+        return False
+    value, count = metric.get("value"), metric.get("n")
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, count))
+    return numbers and math.isfinite(value) and count >= 1 and isinstance(metric.get("unit"), str)

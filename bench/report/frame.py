@@ -1,0 +1,108 @@
+"""One tidy line a cell: published, reference and measured value of every metric of every row."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import median
+
+import pandas as pd
+
+from bench.experiments.tables import Column, PaperTable, Row
+from bench.records import Record, Store
+from bench.report.published import load_published
+from bench.report.verdict import verdict
+
+COLUMNS = (
+    "table,row,method,backbone,dataset,scale,metric,unit,published,reference,measured,min,max,n,tolerance,"
+    "verdict,record"
+).split(",")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A cell as measured: the median with its range, the seeds or samples behind it, and its records."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    records: tuple[Record, ...]
+
+
+def build_table(table: PaperTable, store: Store, reference: Store | None = None) -> pd.DataFrame:
+    """Tidy frame with `COLUMNS`, empty (NaN) where nobody measured.
+
+    Accuracy is the median of the seeds with range and `n`; a latency's range is that of its samples, and its 90th
+    percentile is a metric of its own (`<metric>_p90`). Records of an outdated recipe are left out. The published
+    value never stands in a small-scale row. Raises BenchError on a damaged record or published file.
+    """
+    published = load_published(table.name)
+    ours, theirs = by_experiment(store), by_experiment(reference)
+    lines = []
+    for row, column in _cells(table):
+        small = row in table.small_rows
+        scale = "small" if small else "paper"
+        printed = None if small else published.get((row.number, column.metric))
+        cell, other = find_value(ours, row, column), find_value(theirs, row, column)
+        line = {
+            "table": table.name,
+            "row": row.number,
+            "method": row.method,
+            "backbone": row.backbone,
+            "dataset": row.experiment.dataset if row.experiment else table.dataset,
+            "scale": scale,
+            "metric": column.metric,
+            "unit": column.unit,
+            "published": printed and printed.value,
+            "reference": other and other.value,
+            "tolerance": printed.tolerance_text if printed else "",
+            "verdict": verdict(printed, cell and cell.value, cell.n if cell else 0, column.kind, scale),
+        }
+        if cell:
+            line |= {"measured": cell.value, "min": cell.low, "max": cell.high, "n": cell.n}
+            line["record"] = ";".join(store.relative(record) for record in cell.records)
+        lines.append(line)
+    frame = pd.DataFrame(lines, columns=COLUMNS)
+    numbers = ["published", "reference", "measured", "min", "max"]
+    frame[numbers] = frame[numbers].astype("float64")
+    return frame.astype({"n": "Int64"}).fillna({"record": ""})
+
+
+def by_experiment(store: Store | None) -> dict[str, list[Record]]:
+    """Experiment key -> its current records."""
+    groups: dict[str, list[Record]] = {}
+    for record in store.load_all() if store else []:
+        if record.is_current:
+            groups.setdefault(record.experiment.key, []).append(record)
+    return groups
+
+
+def find_value(groups: dict[str, list[Record]], row: Row, column: Column) -> Value | None:
+    """The measured value of a cell, None where no current record holds it."""
+    if row.experiment is None:
+        return None
+    name, percentile = column.metric.removesuffix("_p90"), column.metric.endswith("_p90")
+    records = [r for r in groups.get(row.experiment.key, []) if r.kind == column.kind and name in r.metrics]
+    if not records:
+        return None
+    if column.kind == "accuracy":
+        values = [record.metrics[name]["value"] for record in records]
+        return Value(median(values), min(values), max(values), len(values), tuple(records))
+    (record,) = records
+    metric = record.metrics[name]
+    if percentile:
+        if "p90" not in metric:
+            return None
+        return Value(metric["p90"], metric["p90"], metric["p90"], metric["n"], (record,))
+    samples = record.samples.get(name) or [metric["value"]]
+    return Value(metric["value"], min(samples), max(samples), metric["n"], (record,))
+
+
+def _cells(table: PaperTable) -> Iterable[tuple[Row, Column]]:
+    for row in table.rows:
+        for column in table.columns:
+            yield row, column
+            if column.kind == "latency":
+                yield row, replace(column, metric=f"{column.metric}_p90")
+    for row in table.small_rows:
+        for column in table.small_columns:
+            yield row, column

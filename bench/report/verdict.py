@@ -1,0 +1,37 @@
+"""The verdict of one cell: a short fixed text (DESIGN, section 5)."""
+
+from bench.report.published import Published
+
+REQUIRED_SEEDS = 3
+
+
+def verdict(published: Published | None, measured: float | None, n: int, kind: str, scale: str) -> str:
+    """Compare a measured value with the printed one.
+
+    n: seeds behind an accuracy value (the range of the other kinds does not matter).  kind: record kind.
+    Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "reproduced",
+    "off by +1.2" (accuracy, points) or "off by +1.2 %" (complexity).
+    """
+    if measured is None:
+        return "not measured"
+    if scale != "paper":
+        return "other scale"
+    if published is None:
+        return "no published value"
+    if kind == "accuracy" and n < REQUIRED_SEEDS:
+        return "single run" if n == 1 else f"{n} of {REQUIRED_SEEDS} seeds"
+    gap = difference(published, measured)
+    if abs(gap) <= published.tolerance + 1e-9:  # 47.7 - 47.2 is a little more than 0.5 in floating point
+        return "reproduced"
+    return f"off by {difference_text(published, measured)}"
+
+
+def difference(published: Published, measured: float) -> float:
+    """Measured minus printed, in the unit of the tolerance: percent of the printed value, or points."""
+    gap = measured - published.value
+    return 100 * gap / published.value if published.relative else gap
+
+
+def difference_text(published: Published, measured: float) -> str:
+    """`difference` with sign and one decimal: "+1.2 %" or "-0.4"."""
+    return f"{difference(published, measured):+.1f}" + (" %" if published.relative else "")

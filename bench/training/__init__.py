@@ -1,0 +1,1 @@
+"""Matching, losses and the training loop: the same for every method."""

@@ -1,0 +1,113 @@
+"""Attention as clustering (eq. 3) and cluster-based decoding (eq. 5), with the local attention of section 2.4.
+
+Every pixel of the fine map belongs to the 2x2 window of one pixel of the downsampled map. It is assigned to that
+pixel or to one of its eight neighbours, so an assignment has nine entries, in row-major order of the neighbourhood.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+SCALE_EPSILON = 1e-8
+
+
+def cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
+    """Soft assignment of fine pixels to clusters, eq. 3.
+
+    fine: [B, C, H, W]; coarse: [B, C, ceil(H/2), ceil(W/2)]; scale: s, a tensor of one element, used as |s|.
+    Returns [B, 9, H, W], non-negative, summing to 1 over the nine neighbours.
+
+    Neighbours outside the map take no part in the softmax: their entry is exactly 0. (Listing 1 of the paper pads
+    with zeros, which lets a non-existing cluster of similarity 0 draw probability at the border.)
+    Raises ValueError if the sizes do not belong together.
+    """
+    height, width = fine.shape[-2:]
+    rows, cols = coarse.shape[-2:]
+    if (rows, cols) != ((height + 1) // 2, (width + 1) // 2) or fine.shape[1] != coarse.shape[1]:
+        raise ValueError(
+            f"cannot cluster {tuple(fine.shape)} with {tuple(coarse.shape)}: the coarse map must be half as large"
+        )
+    windows = _to_windows(_pad_to_even(fine))
+    similarity = [(windows * _expand(shifted)).sum(1) for shifted in _shifts(coarse)]
+    outside = [_expand(shifted) for shifted in _shifts(coarse.new_zeros(rows, cols), value=1.0)]
+    logits = torch.stack(similarity, 1) / (scale.abs() + SCALE_EPSILON)
+    logits = logits.masked_fill(torch.stack(outside).bool(), float("-inf"))
+    return logits.softmax(1).flatten(4, 5).flatten(2, 3)[..., :height, :width]
+
+
+def decode(masks: Tensor, assignment: Tensor) -> Tensor:
+    """Upsample cluster values to the pixels of the clusters, eq. 5 (without its sigmoid: it works on logits too).
+
+    masks: [B, Q, ceil(H/2), ceil(W/2)]; assignment: [B, 9, H, W]. Returns [B, Q, H, W].
+    """
+    height, width = assignment.shape[-2:]
+    windows = _to_windows(_pad_to_even(assignment))
+    decoded = None
+    for k, shifted in enumerate(_shifts(masks)):
+        term = windows[:, k, None] * _expand(shifted)
+        decoded = term if decoded is None else decoded + term
+    return decoded.flatten(4, 5).flatten(2, 3)[..., :height, :width]
+
+
+def hard_assignment(assignment: Tensor) -> Tensor:
+    """One-hot assignment to the most similar cluster, eq. 2: the limit of eq. 3 for s -> 0. [B, 9, H, W]."""
+    return torch.zeros_like(assignment).scatter_(1, assignment.argmax(1, keepdim=True), 1.0)
+
+
+def decode_through(masks: Tensor, assignments: tuple[Tensor, ...]) -> Tensor:
+    """Apply eq. 5 level after level. assignments: coarsest first. [B, Q, h, w] -> [B, Q, H, W]."""
+    for assignment in assignments:
+        masks = decode(masks, assignment)
+    return masks
+
+
+def _pad_to_even(x: Tensor) -> Tensor:
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+
+
+def _to_windows(x: Tensor) -> Tensor:
+    """[..., 2h, 2w] -> [..., h, 2, w, 2], a view."""
+    return x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))
+
+
+def _expand(x: Tensor) -> Tensor:
+    """[..., h, w] -> [..., h, 1, w, 1], so that a cluster's value meets the four pixels of its window."""
+    return x.unsqueeze(-2).unsqueeze(-1)
+
+
+def _shifts(x: Tensor, value: float = 0.0) -> list[Tensor]:
+    """The nine neighbour maps of x, each of x's size; outside the map stands `value`."""
+    rows, cols = x.shape[-2:]
+    padded = F.pad(x, (1, 1, 1, 1), value=value)
+    return [padded[..., 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols] for dy, dx in NEIGHBOURS]
+
+
+class Clustering(nn.Module):
+    """The clustering module of figure 2: LayerNorm, bias-free 1x1 convolution, l2 normalisation, eq. 3.
+
+    fine_channels, coarse_channels: channels of the map before and after the downsampling.
+    embedding_channels: C_F, 128 in the paper. The scale s starts at 0.1 (appendix D).
+    """
+
+    def __init__(self, fine_channels: int, coarse_channels: int, embedding_channels: int = 128):
+        super().__init__()
+        self.fine_norm = nn.LayerNorm(fine_channels)
+        self.coarse_norm = nn.LayerNorm(coarse_channels)
+        self.fine_embedding = nn.Conv2d(fine_channels, embedding_channels, 1, bias=False)
+        self.coarse_embedding = nn.Conv2d(coarse_channels, embedding_channels, 1, bias=False)
+        self.scale = nn.Parameter(torch.full((1,), 0.1))
+        nn.init.xavier_normal_(self.fine_embedding.weight)
+        nn.init.xavier_normal_(self.coarse_embedding.weight)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """fine [B, C1, H, W], coarse [B, C2, ceil(H/2), ceil(W/2)] -> soft assignment [B, 9, H, W]."""
+        fine = self._embed(fine, self.fine_norm, self.fine_embedding)
+        coarse = self._embed(coarse, self.coarse_norm, self.coarse_embedding)
+        return cluster(fine, coarse, self.scale)
+
+    @staticmethod
+    def _embed(x: Tensor, norm: nn.LayerNorm, embedding: nn.Conv2d) -> Tensor:
+        x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # stays channels-last in memory: no copy
+        return F.normalize(embedding(x), dim=1)

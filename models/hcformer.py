@@ -1,0 +1,88 @@
+"""HCFormer and HCFormer+ (section 2.5, figure 3): no pixel decoder, masks decoded through the clusters."""
+
+from torch import Tensor, cat, nn
+
+from models.clustering import Clustering, decode_through
+from models.outputs import MaskPrediction
+from models.transformer import MaskedDecoder, StandardDecoder, TransformerEncoder, projection
+
+
+class HCFormer(nn.Module):
+    """Masks are predicted at stride 32 and decoded through `hierarchical_level` assignments (eq. 5).
+
+    backbone: yields features and pairs. decoder: predicts from (memory, mask features), both from the coarsest map.
+    hierarchical_level: number of clustering modules, 0 to 3, counted from the coarsest downsampling.
+    encoder: the transformer encoder of HCFormer+, or None.
+    """
+
+    backbone_modules = ("backbone", "clustering", "encoder")  # what trains at the backbone's learning rate
+
+    def __init__(self, backbone: nn.Module, decoder: nn.Module, hierarchical_level: int, encoder: nn.Module | None,
+                 channels: int):  # fmt: skip
+        super().__init__()
+        if not 0 <= hierarchical_level <= len(backbone.pair_channels):
+            raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(backbone.pair_channels)}")
+        self.backbone = backbone
+        coarsest_first = backbone.pair_channels[::-1][:hierarchical_level]
+        self.clustering = nn.ModuleList(Clustering(fine, coarse) for fine, coarse in coarsest_first)
+        self.encoder = encoder
+        self.mask_proj = projection(channels if encoder else backbone.channels[-1], channels)
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> MaskPrediction:
+        """images [B, 3, H, W], normalised -> masks at stride 2^(5 - level), in training all predictions."""
+        output = self.backbone(images)
+        pairs = output.pairs[::-1][: len(self.clustering)]
+        assignments = tuple(module(*pair) for module, pair in zip(self.clustering, pairs, strict=True))
+        memory = output.features[-1]
+        if self.encoder is not None:
+            memory = self.encoder(memory)
+        predictions = self.decoder(memory, self.mask_proj(memory))
+        decoded = self._decode([masks for _, masks in predictions], assignments)
+        predictions = [(classes, masks) for (classes, _), masks in zip(predictions, decoded, strict=True)]
+        (class_logits, mask_logits), intermediate = predictions[-1], tuple(predictions[:-1])
+        return MaskPrediction(class_logits, mask_logits, intermediate, assignments, self.scales())
+
+    def scales(self) -> Tensor | None:
+        """[L] the scales s^(i), coarsest first; None at level 0."""
+        scales = [module.scale for module in self.clustering]
+        return cat(scales) if scales else None
+
+    @staticmethod
+    def _decode(masks: list[Tensor], assignments: tuple[Tensor, ...]) -> list[Tensor]:
+        """Decode all predictions at once: one pass over the assignments instead of one a prediction."""
+        return list(decode_through(cat(masks, 1), assignments).chunk(len(masks), 1))
+
+
+class EncoderWithProjection(nn.Sequential):
+    """1x1 convolution and GroupNorm to the transformer's width, then the transformer encoder of HCFormer+."""
+
+    def __init__(self, in_channels: int, channels: int, layers: int, heads: int, hidden: int):
+        super().__init__(
+            projection(in_channels, channels),
+            nn.GroupNorm(32, channels),
+            TransformerEncoder(channels, layers, heads, hidden, dropout=0.1),
+        )
+
+
+def hcformer(
+    num_classes: int, backbone: nn.Module, hierarchical_level: int = 3, decoder_layers: int = 8, num_queries: int = 100,
+    transformer_decoder: str = "masked", encoder_layers: int = 0, channels: int = 256, heads: int = 8,
+    hidden: int = 2048,
+) -> HCFormer:  # fmt: skip
+    """HCFormer; with encoder_layers = 6 HCFormer+. transformer_decoder: "masked" (section 3.1) or "standard".
+
+    channels, heads, hidden: width, attention heads and feed-forward width of the transformer.
+    Raises ValueError for another decoder or a hierarchical level outside 0..3.
+    """
+    decoders = {"masked": MaskedDecoder, "standard": StandardDecoder}
+    if transformer_decoder not in decoders:
+        raise ValueError(f"transformer_decoder '{transformer_decoder}' is neither 'masked' nor 'standard'")
+    encoder = None
+    if encoder_layers:
+        encoder = EncoderWithProjection(backbone.channels[-1], channels, encoder_layers, heads, hidden)
+    in_channels = channels if encoder else backbone.channels[-1]
+    decoder = decoders[transformer_decoder](
+        in_channels, num_classes, num_queries, decoder_layers, channels, heads, hidden
+    )
+    return HCFormer(backbone, decoder, hierarchical_level, encoder, channels)
