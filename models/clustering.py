@@ -28,12 +28,12 @@ def cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
         raise ValueError(
             f"cannot cluster {tuple(fine.shape)} with {tuple(coarse.shape)}: the coarse map must be half as large"
         )
-    windows = _to_windows(_pad_to_even(fine))
-    similarity = [(windows * _expand(shifted)).sum(1) for shifted in _shifts(coarse)]
-    outside = [_expand(shifted) for shifted in _shifts(coarse.new_zeros(rows, cols), value=1.0)]
-    logits = torch.stack(similarity, 1) / (scale.abs() + SCALE_EPSILON)
-    logits = logits.masked_fill(torch.stack(outside).bool(), float("-inf"))
-    return logits.softmax(1).flatten(4, 5).flatten(2, 3)[..., :height, :width]
+    windows = _windows(fine)
+    similarity = torch.bmm(windows, _neighbourhoods(coarse).mT).view(len(fine), rows * cols, 4, 9)
+    logits = similarity / (scale.abs() + SCALE_EPSILON)
+    inside = _neighbourhoods(coarse.new_ones(1, 1, rows, cols)).view(1, rows * cols, 1, 9)
+    assignment = logits.masked_fill(inside == 0, float("-inf")).softmax(3)
+    return _from_windows(assignment, rows, cols)[..., :height, :width]
 
 
 def decode(masks: Tensor, assignment: Tensor) -> Tensor:
@@ -42,12 +42,9 @@ def decode(masks: Tensor, assignment: Tensor) -> Tensor:
     masks: [B, Q, ceil(H/2), ceil(W/2)]; assignment: [B, 9, H, W]. Returns [B, Q, H, W].
     """
     height, width = assignment.shape[-2:]
-    windows = _to_windows(_pad_to_even(assignment))
-    decoded = None
-    for k, shifted in enumerate(_shifts(masks)):
-        term = windows[:, k, None] * _expand(shifted)
-        decoded = term if decoded is None else decoded + term
-    return decoded.flatten(4, 5).flatten(2, 3)[..., :height, :width]
+    rows, cols = masks.shape[-2:]
+    decoded = torch.bmm(_windows(assignment), _neighbourhoods(masks))
+    return _from_windows(decoded.view(len(masks), rows * cols, 4, -1), rows, cols)[..., :height, :width]
 
 
 def hard_assignment(assignment: Tensor) -> Tensor:
@@ -62,26 +59,29 @@ def decode_through(masks: Tensor, assignments: tuple[Tensor, ...]) -> Tensor:
     return masks
 
 
-def _pad_to_even(x: Tensor) -> Tensor:
+def _windows(x: Tensor) -> Tensor:
+    """The 2x2 windows of a map [B, C, H, W], padded to even size: [B*h*w, 4, C]."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2))
+    x = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, h, 2, w, 2, C]
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
-def _to_windows(x: Tensor) -> Tensor:
-    """[..., 2h, 2w] -> [..., h, 2, w, 2], a view."""
-    return x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))
+def _from_windows(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Inverse of `_windows`: [B, h*w, 4, C] -> [B, C, 2h, 2w]."""
+    return x.unflatten(2, (2, 2)).unflatten(1, (rows, cols)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def _expand(x: Tensor) -> Tensor:
-    """[..., h, w] -> [..., h, 1, w, 1], so that a cluster's value meets the four pixels of its window."""
-    return x.unsqueeze(-2).unsqueeze(-1)
+def _neighbourhoods(x: Tensor) -> Tensor:
+    """The 3x3 neighbourhood of every pixel of [B, C, h, w], zeros outside the map: [B*h*w, 9, C].
 
-
-def _shifts(x: Tensor, value: float = 0.0) -> list[Tensor]:
-    """The nine neighbour maps of x, each of x's size; outside the map stands `value`."""
+    Channels last, so that the copies are of whole rows: several times faster than `unfold` on a CPU.
+    """
     rows, cols = x.shape[-2:]
-    padded = F.pad(x, (1, 1, 1, 1), value=value)
-    return [padded[..., 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols] for dy, dx in NEIGHBOURS]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    shifted = [padded[:, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols] for dy, dx in NEIGHBOURS]
+    return torch.stack(shifted, 3).flatten(0, 2)
 
 
 class Clustering(nn.Module):

@@ -139,7 +139,7 @@ class CocoPanoptic(Dataset):
 
 
 _AGAIN = "download the file again or correct it"
-# What Pillow raises for damaged files, found by cutting and flipping bytes.
+# What Pillow raises for damaged files
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 

@@ -28,7 +28,7 @@ def preprocess(images: Sequence[Tensor], divisor: int = 32) -> Tensor:
     mean = torch.tensor(PIXEL_MEAN, device=batch.device)[:, None, None]
     std = torch.tensor(PIXEL_STD, device=batch.device)[:, None, None]
     for target, image in zip(batch, images, strict=True):
-        target[:, : image.shape[1], : image.shape[2]] = (image - mean) / std
+        target[:, : image.shape[1], : image.shape[2]].copy_(image).sub_(mean).div_(std)
     return batch
 
 

@@ -5,7 +5,8 @@ PQ comes from hotcoco (tested against panopticapi), AP from pycocotools.
 
 import contextlib
 import io
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
 
 import numpy as np
 from hotcoco.panoptic import PanopticEval
@@ -13,12 +14,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from bench.data.coco import CocoPanoptic, read_segment_ids
 from bench.errors import BenchError
-from bench.evaluation import ground_truth
+from bench.evaluation.encoding import VOID, encode_masks, label_map, segment_annotations
 from bench.evaluation.postprocess import instance_predictions, panoptic_segments, semantic_labels
-
-if TYPE_CHECKING:
-    from bench.data.coco import CocoPanoptic
 
 
 class PanopticEvaluator:
@@ -26,25 +25,21 @@ class PanopticEvaluator:
 
     Between images it keeps run-length encodings and one confusion matrix. Instances are compared with the data
     set's instance file where that lists every image of the panoptic file (COCO), otherwise with the thing segments
-    of the panoptic file, crowds kept as crowds.
+    of the panoptic file, crowds kept as crowds. An image without annotation counts as void.
 
-    Raises BenchError when an annotation file is missing, damaged, or has a category that the data set lacks.
+    Raises BenchError when the instance file cannot be read.
     """
 
-    def __init__(self, dataset: "CocoPanoptic"):
+    def __init__(self, dataset: CocoPanoptic):
         self._category_ids = [category.id for category in dataset.categories]
         self._class_index = {id_: index for index, id_ in enumerate(self._category_ids)}
         self._is_thing = [category.is_thing for category in dataset.categories]
-        self._annotations = ground_truth.read_annotations(dataset.annotation_file)
-        for image_id, entry in self._annotations.items():
-            for segment in entry["segments_info"]:
-                if segment["category_id"] not in self._class_index:
-                    raise BenchError(
-                        f"{dataset.annotation_file}: image {image_id} has category {segment['category_id']}, "
-                        "which is not among the file's categories; download the file again"
-                    )
         self._panoptic_dir = dataset.panoptic_dir
-        self._instances = _instances(dataset, self._annotations)
+        self._known = {image["id"] for image in dataset.images}
+        # The data set has checked the file when it was opened.
+        content = json.loads(dataset.annotation_file.read_bytes())
+        self._annotations = {entry["image_id"]: entry for entry in content["annotations"]}
+        self._instances = _instances(dataset.instance_file, self._known)
         self._images: dict[int, dict] = {}
         self._true_segments: list[dict] = []
         self._predicted_segments: list[dict] = []
@@ -59,35 +54,28 @@ class PanopticEvaluator:
     def add(self, image_id: int, class_logits: Tensor, mask_logits: Tensor) -> None:
         """Count one image: class logits [Q, K+1] and mask logits [Q, H, W] at the image's original size.
 
-        Raises BenchError for an image that the annotations lack, that was added before, or of another size.
+        Raises BenchError for an image that the data set lacks, that was added before, or whose size is not that of
+        its panoptic PNG.
         """
-        if image_id not in self._annotations:
-            raise BenchError(f"image {image_id} has no panoptic annotation: evaluate the split that it belongs to")
+        if image_id not in self._known:
+            raise BenchError(f"image {image_id} is not in the data set: evaluate the split that it belongs to")
         if image_id in self._images:
             raise BenchError(f"image {image_id} was already evaluated: add each image once")
-        entry = self._annotations[image_id]
-        path = self._panoptic_dir / entry["file_name"]
-        segment_ids = ground_truth.read_segment_ids(path)
-        height, width = segment_ids.shape
-        if tuple(mask_logits.shape[1:]) != (height, width):
-            raise BenchError(
-                f"the masks of image {image_id} are {tuple(mask_logits.shape[1:])}, {path} is {(height, width)}: "
-                "resize the masks to the image's original size"
-            )
+        height, width = mask_logits.shape[1:]
+        segment_ids, segments = self._truth(image_id, (height, width))
         self._images[image_id] = {"id": image_id, "height": height, "width": width, "file_name": ""}
-
-        truth = ground_truth.label_map(segment_ids, entry["segments_info"], self._class_index)
+        self._true_segments += segment_annotations(image_id, segment_ids, segments)
+        truth = label_map(segment_ids, segments, self._class_index)
         self._count_pixels(truth, semantic_labels(class_logits, mask_logits).cpu().numpy())
-        self._true_segments += ground_truth.segment_annotations(image_id, segment_ids, entry["segments_info"])
 
         panoptic = panoptic_segments(class_logits, mask_logits, self._is_thing)
         segments = [{"id": s["id"], "category_id": self._category_ids[s["category"]]} for s in panoptic.segments]
         predicted_ids = panoptic.segmentation.cpu().numpy()
-        self._predicted_segments += ground_truth.segment_annotations(image_id, predicted_ids, segments)
+        self._predicted_segments += segment_annotations(image_id, predicted_ids, segments)
 
         instances = instance_predictions(class_logits, mask_logits, self._is_thing)
-        found = instances.scores > 0  # empty masks cannot match
-        masks = ground_truth.encode_masks(instances.masks[found].cpu().numpy())
+        found = instances.masks.flatten(1).any(1)  # empty masks cannot match
+        masks = encode_masks(instances.masks[found].cpu().numpy())
         scores, labels = instances.scores[found].tolist(), instances.labels[found].tolist()
         self._detections += [
             {
@@ -112,8 +100,22 @@ class PanopticEvaluator:
             raise BenchError("nothing to evaluate: no image was added; check the split and the number of images")
         return {**self._panoptic_quality(), "AP_pan_th": self._average_precision(), "mIoU_pan": self._mean_iou()}
 
+    def _truth(self, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, list[dict]]:
+        """Map of segment ids and their infos; an image without annotation is all void."""
+        entry = self._annotations.get(image_id)
+        if entry is None:
+            return np.zeros(size, dtype=np.int32), []
+        path = self._panoptic_dir / entry["file_name"]
+        segment_ids = read_segment_ids(path)
+        if segment_ids.shape != size:
+            raise BenchError(
+                f"the masks of image {image_id} are {size}, {path} is {segment_ids.shape} (height, width): "
+                "resize the masks to the image's original size"
+            )
+        return segment_ids, entry["segments_info"]
+
     def _count_pixels(self, truth: np.ndarray, predicted: np.ndarray) -> None:
-        valid = truth != ground_truth.VOID
+        valid = truth != VOID
         pairs = truth[valid] * len(self._is_thing) + predicted[valid]
         self._confusion += np.bincount(pairs, minlength=self._confusion.size).reshape(self._confusion.shape)
 
@@ -170,18 +172,18 @@ class PanopticEvaluator:
         ]
 
 
-def _instances(dataset: "CocoPanoptic", annotations: dict[int, dict]) -> list[dict] | None:
-    """The annotations of the instance file, or None when there is none that covers the panoptic file's images."""
-    if dataset.instance_file is None:
+def _instances(path: Path | None, image_ids: set[int]) -> list[dict] | None:
+    """The annotations of the instance file, or None when there is none that lists all the images."""
+    if path is None:
         return None
-    content = ground_truth.load_json(dataset.instance_file)
+    keys = ("image_id", "category_id", "segmentation", "area", "bbox", "iscrowd")
     try:
-        if not annotations.keys() <= {int(image["id"]) for image in content["images"]}:
+        content = json.loads(path.read_bytes())
+        if not image_ids <= {image["id"] for image in content["images"]}:
             return None
-        keys = ("image_id", "category_id", "segmentation", "area", "bbox", "iscrowd")
         return [{key: annotation[key] for key in keys} for annotation in content["annotations"]]
-    except (KeyError, TypeError, ValueError):
-        raise BenchError(f"{dataset.instance_file} is not in the COCO format: download it again") from None
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        raise BenchError(f"{path} is no readable COCO instance file: download it again or remove it") from None
 
 
 def _numbered(annotations: list[dict]) -> list[dict]:

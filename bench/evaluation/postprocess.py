@@ -20,7 +20,7 @@ _GPU_CHUNK = 2**26
 
 @dataclass(frozen=True)
 class PanopticResult:
-    """segmentation: int32 [H, W], 0 is void; segments: [{"id", "category" (contiguous index), "is_thing"}], ids from 1."""
+    """segmentation: int32 [H, W], 0 is void. segments: {"id" (from 1), "category" (contiguous), "is_thing"} each."""
 
     segmentation: Tensor
     segments: list[dict]

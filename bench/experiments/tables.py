@@ -77,8 +77,8 @@ COMPLEXITY = (
     Column("flops", "FLOPs", "G", "complexity"),
 )
 LATENCY = (
-    Column("latency_network", "network", "ms", "latency", digits=0),
-    Column("latency_end_to_end", "end to end", "ms", "latency", digits=0),
+    Column("latency_network", "network", "ms", "latency"),
+    Column("latency_end_to_end", "end to end", "ms", "latency"),
 )
 TRAINING = (Column("training_seconds", "training", "s", "accuracy", digits=0),)
 

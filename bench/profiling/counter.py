@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.profiling.handles import HANDLES, UncountedOperator, is_free
 
 _PRODUCTS = {"aten::mul", "aten::mul_", "aten::multiply"}
-_SUMS = {"aten::sum", "aten::mean"}
+_SUMS = {"aten::sum", "aten::mean", "aten::add", "aten::add_", "aten::sub", "aten::sub_"}
 _COPIES = {"aten::reshape", "aten::contiguous", "aten::clone", "aten::flatten", "aten::_to_copy", "aten::to"}
 
 
@@ -26,9 +26,9 @@ class OperatorCounter(TorchDispatchMode):
     """Context in which every ATen operator is counted, in inference mode; `counts` maps operator name to FLOPs.
 
     An operator with a handle counts by it. Without one it is free, or it is taken apart into the operators it is
-    composed of (einsum, matmul, ...), or it raises UncountedOperator. The sum of an element-wise product of two
-    tensors is a contraction in disguise (multi-scale deformable attention, local attention): the sum counts one
-    multiply-add for every element of the product.
+    composed of (einsum, matmul, ...), or it raises UncountedOperator. Element-wise products of two tensors that are
+    summed up are contractions in disguise (multi-scale deformable attention, local attention, cluster-based
+    decoding): the sum or addition counts one multiply-add for every element of the product.
     """
 
     def __init__(self):
@@ -55,7 +55,7 @@ class OperatorCounter(TorchDispatchMode):
         return output
 
     def _add(self, name: str, count: int) -> None:
-        short = name.partition("::")[2]
+        short = name.rpartition("::")[2]
         self.counts[{"convolution": "conv"}.get(short, short)] += count
 
     def _follow_product(self, name: str, args: Sequence[Any], output: Any) -> None:
@@ -63,13 +63,14 @@ class OperatorCounter(TorchDispatchMode):
         if name in _PRODUCTS:
             if all(isinstance(factor, Tensor) and factor.numel() > 1 for factor in args[:2]):
                 self._products.add(StorageWeakRef(output.untyped_storage()))
-        elif name in _SUMS and self._is_product(args[0]):
-            self._add(name, args[0].numel())
+        elif name in _SUMS:
+            for term in filter(self._is_product, args[:2]):
+                self._add("product_sum", term.numel())
         elif name in _COPIES and self._is_product(args[0]):
             self._products.add(StorageWeakRef(output.untyped_storage()))
 
-    def _is_product(self, tensor: Tensor) -> bool:
-        return StorageWeakRef(tensor.untyped_storage()) in self._products
+    def _is_product(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and StorageWeakRef(tensor.untyped_storage()) in self._products
 
 
 def count_flops(function: Callable[..., Any], inputs: Sequence[Any]) -> tuple[int, dict[str, int]]:

@@ -131,7 +131,7 @@ HANDLES: dict[str, Handle] = {
 FUSED_POINTWISE = {"aten::addcmul", "aten::addcdiv", "aten::lerp"}
 
 # No multiply-adds: creation, copies, indexing, comparisons, searches, plain sums, and soft-max as in fvcore.
-# Views and point-wise operators are recognised by PyTorch's own description of them.
+# In-place variants are meant too; views and point-wise operators are recognised by PyTorch's own description of them.
 FREE: set[str] = {
     f"aten::{name}"
     for name in (
@@ -139,11 +139,10 @@ FREE: set[str] = {
         "arange empty empty_like full full_like linspace meshgrid new_empty new_full new_ones new_zeros ones "
         "ones_like scalar_tensor zeros zeros_like eye "
         # copies and indexing
-        "_to_copy _unsafe_view cat constant_pad_nd copy copy_ fill fill_ flip gather im2col index index_put index_put_ "
-        "index_select lift_fresh masked_scatter pad repeat repeat_interleave replication_pad2d roll scatter "
-        "scatter_ stack one_hot "
+        "_to_copy _unsafe_view cat constant_pad_nd copy detach fill flip gather im2col index index_put index_select "
+        "lift_fresh masked_fill masked_scatter pad repeat repeat_interleave replication_pad2d roll scatter stack "
         # comparisons, searches, sums, soft-max
-        "_local_scalar_dense _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal max "
+        "_local_scalar_dense floor_divide prod remainder _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal max "
         "max_pool2d max_pool2d_with_indices mean min nonzero softmax log_softmax _log_softmax sort sum topk unique_dim"
     ).split()
 }
@@ -153,4 +152,4 @@ def is_free(operator: torch._ops.OpOverload) -> bool:
     """Whether the operator only moves, creates, compares or transforms elements one by one."""
     name = operator._schema.name
     pointwise = torch.Tag.pointwise in operator.tags and name not in FUSED_POINTWISE
-    return name in FREE or operator.is_view or pointwise
+    return name.rstrip("_") in FREE or operator.is_view or pointwise

@@ -1,19 +1,18 @@
 """A table as markdown for people: head, the paper's rows in three parts, latency ratios, the small-scale block."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
-from tabulate import tabulate
 
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Column, PaperTable, Row
 from bench.records import Record, Store
+from bench.report.text import head_lines, machine, markdown_table, number, value_cells
 from bench.report.verdict import REQUIRED_SEEDS
 
 LEGEND = (
-    "**paper**: printed in the paper. **measured**: this store. **reference**: the project's own committed run. "
-    "An empty cell: nobody printed or measured it.",
+    "Cells read `paper → measured [reference]`: printed in the paper, measured in this store, measured in the "
+    "project's own committed run. A place left empty: nobody printed or measured it.",
     "Verdicts: *reproduced* (within the tolerance; accuracy needs the median of three seeds), *off by* (outside it), "
     "*single run* and *n of 3 seeds* (too few seeds to judge), *other scale*, *not measured*, *no published value*.",
 )
@@ -34,51 +33,6 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store) -> str
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence], text_columns: int = 1) -> str:
-    """Aligned pipe table; the first `text_columns` columns are left-aligned, the others right-aligned."""
-    align = ["left" if i < text_columns else "right" for i in range(len(headers))]
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align if rows else None)
-
-
-def head_lines(records: Sequence[Record]) -> list[str]:
-    """List of machine, commit, date and record counts; says so where records come from several of them."""
-    if not records:
-        return ["- No records yet."]
-    sources = [record.provenance for record in records]
-    counts = Counter(record.kind for record in records)
-    dirty = sum(bool(source["dirty"]) for source in sources)
-    commits = _several("commits", [source["commit"][:12] for source in sources])
-    dates = sorted(source["start"] for source in sources)
-    tree = f"; tree with uncommitted changes for {dirty} of {len(records)} records" if dirty else ""
-    return [
-        f"- Machine: {_several('machines', [_machine(source) for source in sources])}",
-        f"- Software: {_several('set-ups', [_software(source) for source in sources])}",
-        f"- Commit: {commits}{tree}",
-        f"- Measured: {dates[0]} to {dates[-1]}",
-        f"- Records: {len(records)} ({', '.join(f'{counts[kind]} {kind}' for kind in sorted(counts))})",
-    ]
-
-
-def _machine(source: dict) -> str:
-    place = f"{source['cpu']}, {source.get('cores', '?')} cores, {source.get('threads', '?')} threads"
-    return f"{place}, {source['gpu'] or 'no GPU'}"
-
-
-def _software(source: dict) -> str:
-    return ", ".join(f"{name} {version}" for name, version in source["versions"].items() if version)
-
-
-def _several(plural: str, values: Sequence[str]) -> str:
-    counts = Counter(values)
-    if len(counts) == 1:
-        return values[0]
-    return f"{len(counts)} different {plural}: " + "; ".join(f"{v} ({n} records)" for v, n in counts.most_common())
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
 def _names(row: Row) -> list[str]:
     return [str(row.number), row.method, row.backbone]
 
@@ -87,112 +41,109 @@ def _columns(table: PaperTable, kind: str) -> list[Column]:
     return [column for column in table.columns if column.kind == kind]
 
 
-def _has_reference(cells: dict, rows: Sequence[Row], columns: Sequence[Column]) -> bool:
-    return any(pd.notna(cells[row.number, column.metric]["reference"]) for row in rows for column in columns)
+def _lines(cells: dict, rows: Sequence[Row], column: Column) -> list[dict]:
+    return [cells[row.number, column.metric] for row in rows]
 
 
 def _tolerances(cells: dict, columns: Sequence[Column]) -> str:
-    found = dict.fromkeys(
-        f"{column.label} {line['tolerance']}"
-        for column in columns
-        for (_, metric), line in cells.items()
-        if metric == column.metric and line["tolerance"]
-    )
-    return "Tolerances: " + ", ".join(found) + "."
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        texts = {line["tolerance"] for (_, metric), line in cells.items() if metric == column.metric}
+        found.setdefault(" or ".join(sorted(texts - {""})), []).append(column.label)
+    return "Tolerance: " + "; ".join(f"{', '.join(labels)} {text}" for text, labels in found.items()) + "."
 
 
 def _accuracy(table: PaperTable, cells: dict) -> list[str]:
     columns = _columns(table, "accuracy")
-    with_reference = _has_reference(cells, table.rows, columns)
-    headers = ["#", "method", "backbone"]
-    for column in columns:
-        headers += [f"{column.label} paper", "measured"] + ["reference"] * with_reference
+    values = [value_cells(_lines(cells, table.rows, column), column.digits) for column in columns]
     rows = []
-    for row in table.rows:
-        line = _names(row)
-        for column in columns:
-            cell = cells[row.number, column.metric]
-            line += [_number(cell["published"], 1), _number(cell["measured"], 1)]
-            line += [_number(cell["reference"], 1)] * with_reference
-        rows.append([*line, _row_verdict([(c.label, cells[row.number, c.metric]) for c in columns])])
-    note = f"Paper scale, percent. {_tolerances(cells, columns)} Medians of {REQUIRED_SEEDS} seeds."
-    return ["## Accuracy", note, markdown_table([*headers, "verdict"], rows, text_columns=3)]
+    for row, *texts in zip(table.rows, *values, strict=True):
+        verdict = _row_verdict([(column.label, cells[row.number, column.metric]) for column in columns])
+        rows.append([*_names(row), *texts, verdict])
+    headers = ["#", "method", "backbone", *(column.label for column in columns), "verdict"]
+    note = f"Paper scale, percent, median of {REQUIRED_SEEDS} seeds. {_tolerances(cells, columns)}"
+    return ["## Accuracy", note, markdown_table(headers, rows)]
 
 
 def _row_verdict(cells: list[tuple[str, dict]]) -> str:
     """One verdict where all metrics with a printed or measured value agree, else each metric's own."""
-    shown = [(label, c) for label, c in cells if pd.notna(c["published"]) or pd.notna(c["measured"])]
-    if len({cell["verdict"] for _, cell in shown}) <= 1:
-        return shown[0][1]["verdict"] if shown else "not measured"
-    good = [label for label, cell in shown if cell["verdict"] == "reproduced"]
-    rest = [f"{label} {cell['verdict']}" for label, cell in shown if cell["verdict"] != "reproduced"]
-    return "; ".join(([f"{len(good)} of {len(shown)} reproduced"] if good else []) + rest)
+    shown = [(label, c["verdict"]) for label, c in cells if pd.notna(c["published"]) or pd.notna(c["measured"])]
+    verdicts = list(dict.fromkeys(verdict for _, verdict in shown))
+    if len(verdicts) == 1:
+        return verdicts[0]
+    parts = [
+        f"{', '.join(label for label, own in shown if own == verdict)} {verdict}"
+        for verdict in verdicts
+        if not verdict.startswith("off by")
+    ]
+    off = [verdict.replace("off by", label) for label, verdict in shown if verdict.startswith("off by")]
+    return "; ".join(parts + ([f"off by: {', '.join(off)}"] if off else []))
 
 
 def _complexity(table: PaperTable, cells: dict) -> list[str]:
+    headers, texts = ["#", "method", "backbone"], []
     columns = _columns(table, "complexity")
-    with_reference = _has_reference(cells, table.rows, columns)
-    headers = ["#", "method", "backbone"]
     for column in columns:
-        headers += [f"{column.label} ({column.unit}) paper", "measured"]
-        headers += ["reference"] * with_reference + ["difference", "verdict"]
-    rows = []
-    for row in table.rows:
-        line = _names(row)
-        for column in columns:
-            cell = cells[row.number, column.metric]
-            line += [_number(cell["published"], 0), _number(cell["measured"], column.digits)]
-            line += [_number(cell["reference"], column.digits)] * with_reference
-            gap = 100 * (cell["measured"] / cell["published"] - 1)
-            line += ["" if pd.isna(gap) else f"{gap:+.1f} %", cell["verdict"]]
-        rows.append(line)
+        headers += [f"{column.label} ({column.unit})", "verdict"]
+        lines = _lines(cells, table.rows, column)
+        texts += [value_cells(lines, column.digits), [_complexity_verdict(line) for line in lines]]
+    rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
     note = "FLOPs: one multiply-add counts one; mean over the first 100 images of COCO val2017."
-    return ["## Complexity", f"{note} {_tolerances(cells, columns)}", markdown_table(headers, rows, text_columns=3)]
+    return ["## Complexity", f"{note} {_tolerances(cells, columns)}", markdown_table(headers, rows)]
+
+
+def _complexity_verdict(cell: dict) -> str:
+    if cell["verdict"] != "reproduced":
+        return cell["verdict"]
+    return f"reproduced ({100 * (cell['measured'] / cell['published'] - 1):+.1f} %)"
 
 
 def _latency(table: PaperTable, cells: dict, records: Sequence[Record]) -> list[str]:
     columns = _columns(table, "latency")
-    with_reference = _has_reference(cells, table.rows, columns)
     latency = {record.experiment.key: record for record in records if record.kind == "latency"}
-    headers = ["#", "method", "backbone"]
+    headers, texts = ["#", "method", "backbone"], []
     for column in columns:
-        headers += [f"{column.label} median", "p90"] + ["reference median"] * with_reference + ["/ MaskFormer"]
-    rows = []
-    for row in table.rows:
-        base = next((r for r in table.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
-        line = _names(row)
-        for column in columns:
-            cell = cells[row.number, column.metric]
-            line += [_number(cell["measured"], column.digits)]
-            line += [_number(cells[row.number, f"{column.metric}_p90"]["measured"], column.digits)]
-            line += [_number(cell["reference"], column.digits)] * with_reference
-            line += [_ratio(cells, column.metric, row, base, latency)]
-        line += [_ratio(cells, "flops", row, base), cells[row.number, columns[0].metric]["verdict"]]
-        rows.append(line)
-    note = (
-        "ms per image, batch 1; the paper prints none. `/ MaskFormer`: ratio to MaskFormer with the same backbone, "
-        "formed only between timings of one run. Reference medians are of the reference machine."
-    )
-    protocol = [f"Protocol: {text}." for text in dict.fromkeys(_details(record) for record in latency.values()) if text]
-    table_text = markdown_table([*headers, "FLOPs / MaskFormer", "verdict"], rows, text_columns=3)
-    return ["## Latency", " ".join([note, *protocol]), table_text]
+        headers += [column.label, "p90", "ratio"]
+        percentiles = [cells[row.number, f"{column.metric}_p90"]["measured"] for row in table.rows]
+        texts += [
+            value_cells(_lines(cells, table.rows, column), column.digits, paper=False),
+            [number(value, column.digits) for value in percentiles],
+            [_ratio(table, cells, row, column.metric, latency) for row in table.rows],
+        ]
+    texts.append([_ratio(table, cells, row, "flops") for row in table.rows])
+    texts.append([cells[row.number, columns[0].metric]["verdict"] for row in table.rows])
+    rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
+    notes = [
+        "ms per image, batch 1, `median [reference]` and 90th percentile; the reference is of its own machine.",
+        "Ratio: to MaskFormer with the same backbone, formed only between timings of one run. The paper prints none.",
+        *_protocol(latency.values()),
+    ]
+    table_text = markdown_table([*headers, "FLOPs ratio", "verdict"], rows)
+    return ["## Latency", " ".join(notes), table_text]
 
 
-def _ratio(cells: dict, metric: str, row: Row, base: Row | None, latency: dict | None = None) -> str:
+def _ratio(table: PaperTable, cells: dict, row: Row, metric: str, latency: dict | None = None) -> str:
+    """Measured value over that of MaskFormer with the same backbone; with `latency`, if both are of one run."""
+    base = next((r for r in table.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
     if base is None or row.experiment is None:
         return ""
     if latency is not None:
         pair = [latency.get(r.experiment.key) for r in (row, base)]
-        if None in pair or pair[0].details.get("run") != pair[1].details.get("run"):
+        if None in pair or len({(r.details.get("run"), machine(r.provenance)) for r in pair}) > 1:
             return ""
-        if _machine(pair[0].provenance) != _machine(pair[1].provenance):
-            return ""
-    ratio = cells[row.number, metric]["measured"] / cells[base.number, metric]["measured"]
-    return "" if pd.isna(ratio) else f"{ratio:.2f}"
+    return number(cells[row.number, metric]["measured"] / cells[base.number, metric]["measured"], 2)
 
 
-def _details(record: Record) -> str:
-    return ", ".join(f"{name} {value}" for name, value in record.details.items() if name != "run")
+def _protocol(records: Collection[Record]) -> list[str]:
+    """The plain facts that all latency records share."""
+    facts = [_facts(record) for record in records]
+    shared = [fact for fact in (facts[0] if facts else []) if all(fact in other for other in facts)]
+    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shared)
+    return [f"Protocol: {text}."] if text else []
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    return [(name, str(v)) for name, v in record.details.items() if name != "run" and isinstance(v, str | int | float)]
 
 
 def _small(table: PaperTable, cells: dict) -> list[str]:
@@ -206,7 +157,8 @@ def _small(table: PaperTable, cells: dict) -> list[str]:
     note = (
         "Not comparable with the rows above: other data, other models, other scale. One recipe for all methods: "
         f"{recipe.iterations} iterations of {recipe.batch_size} images, learning rate {recipe.learning_rate:g}. "
-        f"Median (lowest..highest) of the seeds; percent, training in seconds."
+        f"Models: {first.num_queries} queries, {first.decoder_layers} decoder layers. "
+        "Median (lowest..highest) of the seeds; percent, training in seconds."
     )
     headers = ["method", "run", *(column.label for column in table.small_columns), "seeds", "verdict"]
     rows = []
@@ -215,14 +167,14 @@ def _small(table: PaperTable, cells: dict) -> list[str]:
         n = 0 if pd.isna(line[0]["n"]) else int(line[0]["n"])
         values = [_with_range(cell, column) for cell, column in zip(line, table.small_columns, strict=True)]
         rows.append([row.method, "measured", *values, f"{n} of {len(recipe.seeds)}", line[0]["verdict"]])
-        if _has_reference(cells, [row], table.small_columns):
-            values = [_number(c["reference"], k.digits) for c, k in zip(line, table.small_columns, strict=True)]
+        if any(pd.notna(cell["reference"]) for cell in line):
+            values = [number(c["reference"], k.digits) for c, k in zip(line, table.small_columns, strict=True)]
             rows.append([row.method, "reference", *values, "", ""])
-    return [title, note, markdown_table(headers, rows, text_columns=2)]
+    return [title, note, markdown_table(headers, rows)]
 
 
 def _with_range(cell: dict, column: Column) -> str:
     if pd.isna(cell["measured"]):
         return ""
-    middle, low, high = (_number(cell[name], column.digits) for name in ("measured", "min", "max"))
+    middle, low, high = (number(cell[name], column.digits) for name in ("measured", "min", "max"))
     return middle if cell["n"] == 1 else f"{middle} ({low}..{high})"

@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from bench.experiments.tables import TABLES, get_table
-from bench.records import Store, write_atomically
+from bench.records import KINDS, Store, write_atomically
 from bench.report.frame import build_table
-from bench.report.markdown import head_lines, markdown_table, render_markdown
+from bench.report.markdown import render_markdown
+from bench.report.text import head_lines, markdown_table
 
 GIT_IGNORED_STORE = "local"
 
@@ -40,8 +41,8 @@ def write_overview(results: Path) -> Path:
         counts = Counter(record.kind for record in Store(folder).load_all())
         tables = [path for path in sorted(folder.glob("tables/*.md")) if path.stem in TABLES]
         links = ", ".join(f"[{path.stem}]({path.relative_to(results).as_posix()})" for path in tables)
-        rows.append([f"`{folder.name}/`", *(counts[k] for k in ("complexity", "latency", "accuracy")), links])
-    lines.append(markdown_table(["store", "complexity", "latency", "accuracy", "tables"], rows))
+        rows.append([f"`{folder.name}/`", *(str(counts[kind]) for kind in KINDS), links])
+    lines.append(markdown_table(["store", *KINDS, "tables"], rows))
     for folder in stores:
         lines += ["", f"## {folder.name}", "", *head_lines(Store(folder).load_all())]
     path = results / "README.md"

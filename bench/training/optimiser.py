@@ -1,0 +1,46 @@
+"""Parameter groups and the learning-rate schedule of a recipe."""
+
+import torch
+from torch import nn
+
+from bench.experiments.recipe import Recipe
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with four groups at most: backbone or head, decayed or not.
+
+    The modules that a model names in `backbone_modules` (default: "backbone") learn at backbone_multiplier times the
+    rate: for HCFormer clustering and encoder too, as in the reference. Norms, embeddings and Swin's relative
+    position biases are not decayed (Mask2Former's recipe); the scales of the clustering are.
+    """
+    parts = getattr(model, "backbone_modules", ("backbone",))
+    free = _undecayed(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = recipe.learning_rate * (recipe.backbone_multiplier if name.split(".")[0] in parts else 1.0)
+        decay = 0.0 if id(parameter) in free else recipe.weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        foreach=True,
+    )
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    free = {id(p) for n, p in model.named_parameters() if n.endswith(("relative_position_bias_table", "level_embed"))}
+    for module in model.modules():
+        if isinstance(module, (*NORMS, nn.Embedding)):
+            free |= {id(p) for p in module.parameters(recurse=False)}
+    return free
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, iteration: int) -> None:
+    """Linear warm-up, then the rate falls by step_factor at each of step_fractions of the iterations (appendix D)."""
+    passed = sum(iteration >= fraction * recipe.iterations for fraction in recipe.step_fractions)
+    factor = recipe.step_factor**passed * min(1.0, (iteration + 1) / max(1, recipe.warmup_iterations))
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor

@@ -1,0 +1,126 @@
+"""From names to models: the only place that maps an experiment to a builder."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from baselines.mask2former import mask2former
+from baselines.maskformer import maskformer
+from bench.data.registry import get_dataset_info
+from bench.errors import BenchError, unknown_name
+from bench.experiments.experiment import Experiment
+from models.backbones.resnet import resnet, small_resnet
+from models.backbones.swin import swin
+from models.hcformer import hcformer
+
+SMALL_WIDTH = {"channels": 128, "heads": 4, "hidden": 256}  # the transformer of the small scale
+
+
+def _r50(experiment: Experiment) -> nn.Module:
+    return resnet(50, _deformable_level(experiment))
+
+
+def _r101(experiment: Experiment) -> nn.Module:
+    return resnet(101, _deformable_level(experiment))
+
+
+def _swin_s(experiment: Experiment) -> nn.Module:
+    return swin("swin_s", out_norms=_output_norms(experiment))
+
+
+def _swin_l(experiment: Experiment) -> nn.Module:
+    return swin("swin_l", out_norms=_output_norms(experiment))
+
+
+def _small(experiment: Experiment) -> nn.Module:
+    return small_resnet(_deformable_level(experiment))
+
+
+def _deformable_level(experiment: Experiment) -> int:
+    return experiment.hierarchical_level if experiment.downsampling == "deformable" else 0
+
+
+def _output_norms(experiment: Experiment) -> tuple[int, ...]:
+    """HCFormer uses the last feature alone, so it has no output norm at the finer stages."""
+    return (3,) if experiment.method.startswith("hcformer") else (0, 1, 2, 3)
+
+
+def _hcformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    return hcformer(
+        num_classes,
+        backbone,
+        experiment.hierarchical_level,
+        experiment.decoder_layers,
+        experiment.num_queries,
+        experiment.transformer_decoder,
+        experiment.encoder_layers,
+        **_width(experiment),
+    )
+
+
+def _maskformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    return maskformer(
+        num_classes,
+        backbone,
+        experiment.decoder_layers,
+        experiment.num_queries,
+        experiment.encoder_layers,
+        **_width(experiment),
+    )
+
+
+def _mask2former(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    width = {}
+    if experiment.scale == "small":
+        hidden = SMALL_WIDTH["hidden"]
+        width = {"hidden_dim": SMALL_WIDTH["channels"], "num_heads": SMALL_WIDTH["heads"]}
+        width |= {"encoder_feedforward": hidden, "decoder_feedforward": hidden}
+    return mask2former(
+        num_classes,
+        backbone,
+        experiment.num_queries,
+        experiment.decoder_layers,
+        experiment.encoder_layers,
+        **width,
+    )
+
+
+def _width(experiment: Experiment) -> dict[str, int]:
+    return SMALL_WIDTH if experiment.scale == "small" else {}
+
+
+BACKBONES: dict[str, Callable[[Experiment], nn.Module]] = {
+    "r50": _r50,
+    "r101": _r101,
+    "swin_s": _swin_s,
+    "swin_l": _swin_l,
+    "small": _small,
+}
+METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
+    "hcformer": _hcformer,
+    "hcformer+": _hcformer,
+    "maskformer": _maskformer,
+    "mask2former": _mask2former,
+}
+
+
+def build_model(experiment: Experiment, seed: int | None = None) -> nn.Module:
+    """The experiment's model with random weights, from `seed` if one is given (the global state is kept).
+
+    Builds on the default device, so `with torch.device("meta")` gives a model without memory.
+    Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
+    """
+    if experiment.method not in METHODS:
+        raise unknown_name("method", experiment.method, METHODS)
+    if experiment.backbone not in BACKBONES:
+        raise unknown_name("backbone", experiment.backbone, BACKBONES)
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            backbone = BACKBONES[experiment.backbone](experiment)
+            num_classes = get_dataset_info(experiment.dataset).num_classes
+            return METHODS[experiment.method](experiment, num_classes, backbone)
+        except ValueError as error:
+            raise BenchError(f"cannot build {experiment.key}: {error}") from error

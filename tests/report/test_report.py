@@ -1,0 +1,245 @@
+"""Verdicts, the tidy table, its markdown, and that a report needs records alone."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.errors import BenchError
+from bench.experiments import experiment, get_table
+from bench.records import Store
+from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
+from bench.report.published import Published, load_published
+from bench.report.verdict import verdict
+from tests.report.fakes import R50, SMALL, accuracy, complexity, full_store, latency
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TABLE = get_table("table1")
+PLUS = experiment("hcformer+", "r50", "coco_panoptic", "paper")
+PQ = Published(47.7, "%", 0.5, False, "")
+FLOPS = Published(87.0, "G", 3.0, True, "")
+
+
+@pytest.mark.parametrize(
+    ("published", "measured", "n", "kind", "scale", "expected"),
+    [
+        (PQ, None, 0, "accuracy", "paper", "not measured"),
+        (None, None, 0, "latency", "paper", "not measured"),
+        (None, 900.0, 30, "latency", "paper", "no published value"),
+        (PQ, 47.7, 1, "accuracy", "paper", "single run"),
+        (PQ, 47.7, 2, "accuracy", "paper", "2 of 3 seeds"),
+        (PQ, 47.2, 3, "accuracy", "paper", "reproduced"),
+        (PQ, 48.2, 5, "accuracy", "paper", "reproduced"),
+        (PQ, 47.1, 3, "accuracy", "paper", "off by -0.6"),
+        (PQ, 49.0, 3, "accuracy", "paper", "off by +1.3"),
+        (FLOPS, 87.9, 1, "complexity", "paper", "reproduced"),
+        (FLOPS, 89.61, 1, "complexity", "paper", "reproduced"),
+        (FLOPS, 91.35, 1, "complexity", "paper", "off by +5.0 %"),
+        (FLOPS, 80.0, 1, "complexity", "paper", "off by -8.0 %"),
+        (None, 40.0, 3, "accuracy", "small", "other scale"),
+        (None, 40.0, 1, "accuracy", "small", "other scale"),
+        (None, None, 0, "accuracy", "small", "not measured"),
+    ],
+)
+def test_verdict(published, measured, n, kind, scale, expected):
+    assert verdict(published, measured, n, kind, scale) == expected
+
+
+def cell(frame: pd.DataFrame, row: int, metric: str) -> pd.Series:
+    (line,) = frame[(frame.row == row) & (frame.metric == metric)].to_dict("records")
+    return line
+
+
+def test_empty_store_shows_the_paper_and_nothing_else(tmp_path):
+    frame = build_table(TABLE, Store(tmp_path))
+    assert list(frame.columns) == COLUMNS
+    assert frame[["reference", "measured", "min", "max", "n"]].isna().all(axis=None)
+    assert set(frame.verdict) == {"not measured"} and set(frame.record) == {""}
+    assert frame.published.notna().sum() == len(load_published("table1"))
+    assert "No records yet" in render_markdown(TABLE, frame, Store(tmp_path))
+
+
+@pytest.mark.parametrize(("values", "middle"), [([50.0], 50.0), ([50.0, 51.0], 50.5), ([52.0, 50.0, 50.3], 50.3)])
+def test_median_range_and_n_of_seeds(tmp_path, values, middle):
+    store = Store(tmp_path)
+    for seed, value in enumerate(values):
+        store.write(accuracy(PLUS, seed, value))
+    line = cell(build_table(TABLE, store), 6, "PQ")
+    assert (line["measured"], line["min"], line["max"], line["n"]) == (middle, min(values), max(values), len(values))
+    assert line["published"] == 50.2 and line["tolerance"] == "0.5"
+    assert line["verdict"] == {1: "single run", 2: "2 of 3 seeds", 3: "reproduced"}[len(values)]
+    assert line["record"].split(";") == [f"records/{PLUS.key}/accuracy-{seed}.json" for seed in range(len(values))]
+
+
+def test_complexity_and_latency_cells(tmp_path):
+    store = Store(tmp_path)
+    store.write(complexity())
+    store.write(latency())
+    frame = build_table(TABLE, store)
+    flops, network = cell(frame, 5, "flops"), cell(frame, 5, "latency_network")
+    assert (flops["measured"], flops["tolerance"], flops["verdict"]) == (87.9, "3 %", "reproduced")
+    assert (network["measured"], network["min"], network["max"], network["n"]) == (900.0, 890.0, 925.0, 3)
+    assert network["verdict"] == "no published value" and pd.isna(network["published"])
+    assert cell(frame, 5, "latency_end_to_end_p90")["measured"] == 1220.0
+    assert (frame.measured.notna()).sum() == 6
+
+
+def test_reference_stands_beside_never_instead(tmp_path):
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    ours.write(complexity(flops=88.0))
+    theirs.write(complexity(flops=87.5))
+    theirs.write(latency())
+    frame = build_table(TABLE, ours, theirs)
+    assert (cell(frame, 5, "flops")["measured"], cell(frame, 5, "flops")["reference"]) == (88.0, 87.5)
+    network = cell(frame, 5, "latency_network")
+    assert pd.isna(network["measured"]) and network["reference"] == 900.0 and network["verdict"] == "not measured"
+
+
+def test_own_store_as_reference_leaves_the_column_empty(tmp_path):
+    store = full_store(TABLE, tmp_path / "store")
+    csv, _ = write_report("table1", store, Store(tmp_path / "other" / ".." / "store"))
+    assert pd.read_csv(csv).reference.isna().all()
+
+
+def test_stale_records_are_left_out_and_said(tmp_path):
+    store = Store(tmp_path)
+    store.write(replace(accuracy(SMALL), recipe={"iterations": 1}))
+    frame = build_table(TABLE, store)
+    assert frame.measured.isna().all()
+    assert "1 accuracy records were made with another recipe" in render_markdown(TABLE, frame, store)
+
+
+def test_damaged_record_stops_the_report(tmp_path):
+    store = Store(tmp_path)
+    path = store.write(complexity())
+    path.write_text("{")
+    with pytest.raises(BenchError, match=re.escape(str(path))):
+        write_report("table1", store)
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Every pipe table of a markdown text as lists of cells, header first."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    return [[[c.strip() for c in line.strip("|").split("|")] for line in block] for block in blocks]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    store, reference = full_store(TABLE, folder / "a"), full_store(TABLE, folder / "b", shift=0.2)
+    for seed in range(3):
+        store.write(accuracy(PLUS, seed, 50.0 + seed / 10))
+    csv, markdown = write_report("table1", store, reference)
+    assert (csv, markdown) == (store.path / "tables" / "table1.csv", store.path / "tables" / "table1.md")
+    return pd.read_csv(csv), markdown.read_text(encoding="utf-8")
+
+
+def test_markdown_tables_are_whole(full):
+    tables = tables_of(full[1])
+    assert [len(table) - 2 for table in tables] == [16, 16, 16, 8]
+    for table in tables:
+        assert len({len(line) for line in table}) == 1
+    for table in tables[:3]:
+        assert [line[1:3] for line in table[2:]] == [[row.method, row.backbone] for row in TABLE.rows]
+    lines = [line for line in full[1].splitlines() if line.startswith("|")]
+    assert max(map(len, lines)) <= 190
+
+
+def test_markdown_cells(full):
+    accuracy_table, complexity_table, latency_table, small_table = tables_of(full[1])
+    assert accuracy_table[7][3] == "50.2 → 50.1"
+    assert accuracy_table[7][-1].startswith("PQ reproduced; off by: PQ_th -4.0, PQ_st +9.3, AP_pan_th")
+    assert accuracy_table[2][3:] == ["44.3 →", "50.0 →", "35.6 →", "", "", "not measured"]
+    assert complexity_table[6][5] == "87 →  87.9  [88.1]"
+    assert complexity_table[6][6] == "reproduced (+1.0 %)"
+    assert complexity_table[12][3:] == ["451 →", "not measured", "3692 →", "not measured"]
+    # 5 ms a GFLOP and 300 ms: (300 + 5 * 87) / (300 + 5 * 181)
+    assert latency_table[6][3:6] == ["735.0  [755.0]", "755.0", "0.61"]
+    assert latency_table[6][-2:] == ["0.48", "no published value"]
+    assert small_table[2] == (
+        "MaskFormer,measured,33.0 (32.0..34.0),34.0 (33.0..35.0),35.0 (34.0..36.0),36.0 (35.0..37.0),"
+        "37.0 (36.0..38.0),101 (100..102),3 of 3,other scale"
+    ).split(",")
+    assert small_table[3][:3] == ["MaskFormer", "reference", "33.2"]
+
+
+def test_small_scale_never_mixes_with_the_papers(full):
+    frame, text = full
+    small = frame[frame.scale == "small"]
+    assert len(small) == 24 and small.published.isna().all() and set(small.verdict) == {"other scale"}
+    assert set(small.dataset) == {"synthetic_panoptic"} and set(frame[frame.row <= 16].scale) == {"paper"}
+    paper = frame[(frame.scale == "paper") & frame.record.notna()]
+    assert not paper.record.str.contains("small").any()
+    upper, lower = text.split("## Small scale")
+    assert "33.0 (32.0..34.0)" in lower and "→" not in lower
+    assert not any("(32.0" in line for line in upper.splitlines())
+
+
+def test_ratios_need_one_run_and_one_machine(tmp_path):
+    base = experiment("maskformer", "r50", "coco_panoptic", "paper")
+    for change, ratio in (({}, "0.50"), ({"run": "b"}, ""), ({"cpu": "Another CPU"}, "")):
+        store = Store(tmp_path / f"store{len(str(change))}")
+        store.write(latency(base, 1800.0))
+        store.write(latency(R50, 900.0, **change))
+        table = tables_of(render_markdown(TABLE, build_table(TABLE, store), store))[2]
+        assert table[6][5] == ratio
+
+
+def test_head_names_every_source(tmp_path):
+    store = Store(tmp_path)
+    store.write(complexity())
+    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    assert "- Machine: Example CPU @ 2.00GHz, 2 cores, 2 threads, no GPU\n" in text
+    assert "- Commit: 0123456789ab\n" in text and "- Measured: 2025-01-02T03:04:05Z\n" in text
+    assert "- Records: 1 (1 complexity)" in text
+    store.write(latency(commit="f" * 40, dirty=True, gpu="Example GPU", start="2025-02-02T00:00:00Z"))
+    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    assert "2 different machines" in text and "2 different commits" in text
+    assert "uncommitted changes for 1 of 2 records" in text
+    assert "2025-01-02T03:04:05Z to 2025-02-02T00:00:00Z" in text
+
+
+def test_overview(tmp_path):
+    for name in ("reference", "local"):
+        store = Store(tmp_path / name)
+        store.write(complexity())
+        write_report("table1", store)
+    text = write_overview(tmp_path).read_text()
+    assert "`reference/`" in text and "[table1](reference/tables/table1.md)" in text
+    assert "local" not in text
+    assert len({len(line) for line in tables_of(text)[0]}) == 1
+
+
+def test_unreadable_published_numbers_are_named(tmp_path):
+    with pytest.raises(BenchError, match="table1.csv are missing"):
+        load_published("table1", tmp_path)
+    (tmp_path / "table1.csv").write_text("row,metric,published\n1,PQ,x\n")
+    with pytest.raises(BenchError, match="table1.csv line 2 is malformed"):
+        load_published("table1", tmp_path)
+
+
+REPORT_ALONE = """
+import sys
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        banned = "torch torchvision transformers timm fvcore models baselines scipy pycocotools hotcoco".split()
+        if name.split(".")[0] in banned:
+            raise ImportError(f"{name} is broken")
+sys.meta_path.insert(0, Broken())
+from bench.records import Store
+from bench.report import write_report
+write_report("table1", Store(sys.argv[1]), Store(sys.argv[2]))
+"""
+
+
+def test_report_works_with_the_models_packages_broken(tmp_path):
+    store = full_store(TABLE, tmp_path / "store")
+    expected = write_report("table1", store)[1].read_text()
+    command = [sys.executable, "-c", REPORT_ALONE, str(store.path), str(tmp_path / "absent")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (store.path / "tables" / "table1.md").read_text() == expected
