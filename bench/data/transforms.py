@@ -63,6 +63,20 @@ def resize(sample: Sample, longer_side: float) -> Sample:
     return replace(sample, image=image, masks=masks)
 
 
+def resize_image(image: Tensor, shorter_side: int | None, longer_side: int | None) -> Tensor:
+    """A test image uint8 [3, H, W] resized by `test_size`; unchanged where shorter_side is None."""
+    if shorter_side is None:
+        return image
+    new = test_size(*image.shape[1:], shorter_side, longer_side)
+    return F.resize(image, list(new), InterpolationMode.BILINEAR, antialias=True)
+
+
+def test_size(height: int, width: int, shorter_side: int, longer_side: int) -> tuple[int, int]:
+    """Size (height, width) of a test image by the Mask R-CNN rule, rounded to the nearest pixel."""
+    factor = min(shorter_side / min(height, width), longer_side / max(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
 def crop_or_pad(sample: Sample, size: int, top: float, left: float) -> Sample:
     """A window of `size` x `size`; `top` and `left` in [0, 1) choose its place (or the image's place in it)."""
     image, masks = sample.image, sample.masks

@@ -112,9 +112,7 @@ def mean_flops(
     return network, rest
 
 
-def network_flops(
-    model: nn.Module, shape: Size, device: torch.device
-) -> tuple[dict[str, int], tuple[Tensor, Tensor]]:
+def network_flops(model: nn.Module, shape: Size, device: torch.device) -> tuple[dict[str, int], tuple[Tensor, Tensor]]:
     """FLOPs by operator for one image of that padded size, and the prediction: [Q, K+1], [Q, h, w]."""
     predictions = []
     image = torch.zeros(1, 3, *shape, device=device)

@@ -93,7 +93,8 @@ def norm(weight: int) -> Handle:
     """Layer, group and instance norm: 5 an element, 4 without affine map; `weight` is the position of the scale."""
 
     def handle(args: Sequence[Any], output: Any) -> int:
-        return args[0].numel() * (4 if args[weight] is None else 5)
+        affine = len(args) > weight and args[weight] is not None  # trailing defaults are not passed on
+        return args[0].numel() * (5 if affine else 4)
 
     return handle
 
@@ -142,8 +143,9 @@ FREE: set[str] = {
         "_to_copy _unsafe_view cat constant_pad_nd copy detach fill flip gather im2col index index_put index_select "
         "lift_fresh masked_fill masked_scatter pad repeat repeat_interleave replication_pad2d roll scatter stack "
         # comparisons, searches, sums, soft-max
-        "_local_scalar_dense floor_divide prod remainder _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal max "
-        "max_pool2d max_pool2d_with_indices mean min nonzero softmax log_softmax _log_softmax sort sum topk unique_dim"
+        "_local_scalar_dense _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal "
+        "floor_divide log_softmax _log_softmax max max_pool2d max_pool2d_with_indices mean min nonzero prod remainder "
+        "softmax sort sum topk"
     ).split()
 }
 

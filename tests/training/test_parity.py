@@ -6,11 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from baselines.mask2former import mask2former
 from bench.training.criterion import SetCriterion, Target
 from models.backbones.resnet import resnet
 from models.hcformer import hcformer
-from tests.reference import MEAN, STD, _fill_module, reference_state, rename
-from tests.reference_names import HCFORMER
+from tests.reference import MASK2FORMER, MEAN, STD, _fill_module, reference_state, rename, split_in_proj
+from tests.reference_names import DETECTRON2_RESNET, HCFORMER
+
+LOSS_NAMES = {"loss_class": "loss_ce", "loss_scale": "loss_l1"}
+IN_PROJ = r"^transformer\..*\.self_attn$"
 
 
 def image(shared, name, hw):
@@ -26,27 +30,62 @@ def target(height, width, count):
     return Target(torch.tensor([3, 77])[-count:], torch.stack((rectangle, disc))[-count:])
 
 
-def official_loss_names(losses):
-    for name, value in losses.items():
-        name = name.replace("loss_class", "loss_ce").replace("loss_scale", "loss_l1")
-        yield name, value.item()
+def build_hcformer():
+    return hcformer(133, resnet(50, 3))
+
+
+def build_mask2former():
+    return mask2former(133, resnet(50))
+
+
+def hcformer_names(state):
+    return rename(state, HCFORMER)
+
+
+def mask2former_names(state):
+    return split_in_proj(rename(state, DETECTRON2_RESNET, MASK2FORMER), IN_PROJ)
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
-def test_hcformer_losses_and_gradients(shared, case):
-    fixture = json.loads((shared / "reference" / "outputs" / "losses_hcformer_r50.json").read_text())
+@pytest.mark.parametrize(
+    ("name", "build", "names", "gradient_tolerance"),
+    [
+        ("hcformer_r50", build_hcformer, hcformer_names, 1e-4),
+        ("mask2former_r50", build_mask2former, mask2former_names, 1e-3),
+    ],
+    ids=["hcformer", "mask2former"],
+)
+def test_losses_and_gradients(shared, name, build, names, gradient_tolerance, case):
+    """Losses within 1e-4; the gradient norm of every parameter, signed gradients of the scales."""
+    fixture = json.loads((shared / "reference" / "outputs" / f"losses_{name}.json").read_text())
     hw, case = fixture["hw"], fixture["cases"][case]
-    model = hcformer(133, resnet(50, 3)).train()
-    state = reference_state(shared, "hcformer_r50")
-    model.load_state_dict(rename(state, HCFORMER))
+    model = build().train()
+    model.load_state_dict(names(reference_state(shared, name)))
     images = torch.stack([image(shared, name, hw) for name in case["images"]])
     targets = [target(*hw, count) for count in case["masks_per_image"]]
+
     torch.manual_seed(case["manual_seed"])
     losses = SetCriterion(133, case["num_points"])(model(images), targets)
-    assert dict(official_loss_names(losses)) == pytest.approx(case["losses"], rel=1e-4)
-    sum(losses.values()).backward()
-    parameters = dict(model.named_parameters())
-    ours = {name: next(iter(rename({name: torch.empty(0)}, HCFORMER))) for name in case["grad_norm"]}
-    for name, expected in case["grad_norm"].items():
-        norm = parameters[ours[name]].grad.norm().item()
-        assert norm == pytest.approx(expected, rel=1e-3, abs=1e-6), name
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+
+    official = {_official_loss(name): value.item() for name, value in losses.items()}
+    assert official == pytest.approx(case["losses"], rel=1e-4)
+    assert total.item() == pytest.approx(case["total"], rel=1e-5)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    ours = {theirs: list(names({theirs: torch.zeros(3)})) for theirs in case["grad_norm"]}
+    norms = {theirs: torch.stack([gradients[n].norm() for n in parts]).norm().item() for theirs, parts in ours.items()}
+    assert norms == pytest.approx(case["grad_norm"], rel=gradient_tolerance, abs=1e-6)
+    assert sorted(sum(ours.values(), [])) == sorted(gradients), "the norms do not cover every trained parameter"
+    scales = {theirs: gradients[hcformer_name(theirs)].tolist() for theirs in case["temp_grad"]}
+    assert scales == {theirs: pytest.approx(value, rel=1e-4) for theirs, value in case["temp_grad"].items()}
+
+
+def hcformer_name(official):
+    return next(iter(hcformer_names({official: None})))
+
+
+def _official_loss(name):
+    for ours, theirs in LOSS_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name

@@ -1,0 +1,103 @@
+"""The command line. Model packages are imported only by the commands that need them."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import BenchError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Reproducibility benchmark for HCFormer: measure a table of the paper and set it beside the published one.",
+)  # fmt: skip
+RESULTS = Path("results")
+
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table, e.g. table1.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder of records and tables.")]
+ReferenceOption = Annotated[Path, typer.Option("--reference", help="Store shown in the column 'reference'.")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="Scale of the accuracy runs: small or paper.")]
+DataRoot = Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the data set (paper scale).")]
+
+
+@app.command()
+def plan(table: TableName, store: StoreOption = RESULTS / "local", scale: ScaleOption = "small") -> None:
+    """List what the table needs, what is there and what is missing, with an estimate."""
+    from tabulate import tabulate
+
+    from bench.experiments.tables import get_table
+    from bench.records import Store
+    from bench.runner import plan as make_plan
+    from bench.runner import workers
+
+    planned = make_plan(get_table(table), Store(store), scale)
+    rows = [
+        (m.kind, m.experiment.method, m.experiment.backbone, m.experiment.scale, "" if m.seed is None else m.seed,
+         p.state, "" if p.state == "done" else f"{p.estimate_s:.0f}")
+        for p in planned
+        for m in (p.measurement,)
+    ]  # fmt: skip
+    typer.echo(tabulate(rows, ["kind", "method", "backbone", "scale", "seed", "state", "core seconds"]))
+    missing = [p for p in planned if p.state != "done"]
+    alone = sum(p.estimate_s for p in missing if p.measurement.kind == "latency")
+    shared = sum(p.estimate_s for p in missing if p.measurement.kind != "latency")
+    minutes = (alone + shared / workers()) / 60
+    typer.echo(f"\n{len(planned) - len(missing)} of {len(planned)} there, about {minutes:.0f} min for the rest")
+
+
+@app.command()
+def run(
+    table: TableName,
+    store: StoreOption = RESULTS / "local",
+    reference: ReferenceOption = RESULTS / "reference",
+    scale: ScaleOption = "small",
+    data_root: DataRoot = None,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is there already.")] = False,
+) -> None:
+    """Measure what is missing, then write and print the table. Interrupt it at will: it goes on where it stopped."""
+    from bench.experiments.tables import get_table
+    from bench.records import Store
+    from bench.runner import run as run_table
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs are ended
+    failures = run_table(get_table(table), Store(store), scale, data_root, force)
+    _report(table, store, reference)
+    if failures:
+        raise BenchError(f"{len(failures)} job(s) failed, the same command tries them again: " + "; ".join(failures))
+
+
+@app.command()
+def report(
+    table: TableName, store: StoreOption = RESULTS / "local", reference: ReferenceOption = RESULTS / "reference"
+) -> None:
+    """Write and print the table from the records that are there. Measures nothing."""
+    _report(table, store, reference)
+
+
+def _report(table: str, store: Path, reference: Path) -> None:
+    from bench.records import Store
+    from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report
+
+    csv, markdown = write_report(table, Store(store), Store(reference) if reference.is_dir() else None)
+    if store.name != GIT_IGNORED_STORE and (store.parent / "published").is_dir():
+        write_overview(store.parent)
+    typer.echo(markdown.read_text(encoding="utf-8"))
+    typer.echo(f"written: {markdown} and {csv}")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit code 2, an interruption 130."""
+    try:
+        app(standalone_mode=True)
+    except BenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What one subprocess of a run does: measure one thing (or a table's latencies) and write its records.
+
+`python -m bench.jobs '<job as JSON>'` prints one JSON object a line to standard output: progress
+{"done", "total", "label"}, last {"finished": true} or {"error": one line}. It ends when its standard input closes, so
+that no job outlives a runner that was killed.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.experiments.experiment import Experiment
+
+REPORT_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Job:
+    """kind: "complexity", "latency" or "accuracy". experiments: one, or all of a table's for "latency".
+
+    seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
+    force: measure and replace what is there.
+    """
+
+    kind: str
+    experiments: tuple[Experiment, ...]
+    store: str
+    seed: int | None = None
+    budget_s: float = 0.0
+    data_root: str | None = None
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        values = json.loads(text)
+        experiments = tuple(Experiment.from_dict(e) for e in values.pop("experiments"))
+        return cls(experiments=experiments, **{**values, "command": tuple(values["command"])})
+
+    @property
+    def label(self) -> str:
+        if len(self.experiments) > 1:
+            return f"{self.kind} of {len(self.experiments)} models"
+        e = self.experiments[0]
+        return f"{self.kind} {e.method} {e.backbone}" + ("" if self.seed is None else f" seed {self.seed}")
+
+
+class Reporter:
+    """Progress callback (done, total, label) that prints at most every 0.3 s and at the end."""
+
+    def __init__(self):
+        self._last = -math.inf
+
+    def __call__(self, done: float, total: float, label: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= REPORT_SECONDS or done >= total:
+            self._last = now
+            emit({"done": done, "total": total, "label": label})
+
+
+def emit(message: dict) -> None:
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:
+        os._exit(1)  # the runner is gone
+
+
+def run_job(job: Job, report: Reporter) -> None:
+    """Measure and write the records. Raises BenchError."""
+    {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy}[job.kind](job, report)
+
+
+def _complexity(job: Job, report: Reporter) -> None:
+    from bench import provenance
+    from bench.profiling.complexity import PROTOCOL, measure_complexity
+    from bench.records import Record, Store
+
+    begun, facts = time.monotonic(), provenance.collect(list(job.command))
+    metrics = measure_complexity(job.experiments[0], report)
+    facts["duration_s"] = time.monotonic() - begun
+    record = Record(job.experiments[0], "complexity", metrics, facts, details=PROTOCOL)
+    Store(job.store).write(record, force=job.force)
+
+
+def _latency(job: Job, report: Reporter) -> None:
+    import torch
+
+    from bench import provenance
+    from bench.profiling.latency import measure_latency
+    from bench.records import Record, Store
+
+    begun, facts = time.monotonic(), provenance.collect(list(job.command))
+    store = Store(job.store)
+    scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
+    facts["duration_s"] = time.monotonic() - begun
+    for experiment in job.experiments:
+        result = results[experiment.key]
+        record = Record(experiment, "latency", result.metrics, facts, samples=result.samples, details=result.details)
+        store.write(record, force=True)  # all of one run or none: ratios are formed within a run
+    shutil.rmtree(scratch.parent, ignore_errors=True)
+
+
+def _accuracy(job: Job, report: Reporter) -> None:
+    from bench import provenance
+    from bench.accuracy import measure_accuracy
+    from bench.records import Record, Store
+
+    experiment, store = job.experiments[0], Store(job.store)
+    facts = provenance.collect(list(job.command))
+    begun = time.monotonic()
+    folder = store.scratch_dir(experiment, "accuracy", job.seed)
+    root = Path(job.data_root) if job.data_root else None
+    result = measure_accuracy(experiment, job.seed, folder, root, report)
+    facts["duration_s"] = time.monotonic() - begun
+    record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
+    store.write(record, force=job.force)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_the_runner() -> None:
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    _end_with_the_runner()
+    job = Job.from_json(sys.argv[1])
+    try:
+        run_job(job, Reporter())
+    except BenchError as error:
+        emit({"error": str(error)})
+        sys.exit(2)
+    emit({"finished": True})
+
+
+if __name__ == "__main__":
+    main()

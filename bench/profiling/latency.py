@@ -1,0 +1,157 @@
+"""Latency of a table's models on this machine, all in one run, one after the other, round by round.
+
+Interleaving spreads slow phases of the machine over all models, so that their ratios stay fair. Weights are random:
+speed does not depend on them. What does depend on predictions is the panoptic post-processing, which would find
+nothing to do on those of a random model; it is timed on a fixed synthetic prediction of the model's output shape
+(`workbench.synthetic_prediction`).
+"""
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench import provenance
+from bench.errors import BenchError
+from bench.experiments.experiment import Experiment
+from bench.profiling.complexity import ImageSizes, Progress, Size
+from bench.profiling.timing_log import TimingLog
+from bench.profiling.workbench import CONFIDENT_QUERIES, Workbench
+
+# Without these, provenance says on which machine and software a timing was taken.
+_CHANGES_FREELY = ("command", "start")
+
+
+@dataclass(frozen=True)
+class LatencyProtocol:
+    """What is timed and how often. Every model first passes `warm_up_passes` images of `warm_up_size`, untimed."""
+
+    warm_up_size: Size
+    warm_up_passes: int
+    min_rounds: int
+    max_rounds: int
+    # The commonest image of COCO val2017: 640x480 on disk.
+    sizes: ImageSizes = ImageSizes(original=(480, 640), image=(800, 1067), padded=(800, 1088))
+
+
+# On a CPU a pass takes seconds, and no kernel is tuned to the shape: a smaller warm-up and few rounds do.
+CPU_PROTOCOL = LatencyProtocol(warm_up_size=(256, 352), warm_up_passes=1, min_rounds=3, max_rounds=30)
+CUDA_PROTOCOL = LatencyProtocol(warm_up_size=(800, 1088), warm_up_passes=5, min_rounds=50, max_rounds=50)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One experiment's raw samples by metric name, in ms, one a round, and how they were taken."""
+
+    samples: dict[str, list[float]]
+    details: dict
+
+    @property
+    def metrics(self) -> dict[str, dict]:
+        """Median with 90th percentile, unit and count by metric name, as a record holds them."""
+        return {name: summarise(samples) for name, samples in self.samples.items()}
+
+
+def summarise(samples: Sequence[float]) -> dict:
+    """Median ("value") and 90th percentile ("p90", linear between neighbours) of samples in ms."""
+    p90 = torch.tensor(samples, dtype=torch.float64).quantile(0.9).item()
+    return {"value": statistics.median(samples), "unit": "ms", "n": len(samples), "p90": p90}
+
+
+def measure_latency(
+    experiments: Sequence[Experiment],
+    scratch: Path,
+    budget_s: float,
+    progress: Progress | None = None,
+    device: str = "cpu",
+    build: Callable[[Experiment], nn.Module] | None = None,
+    protocol: LatencyProtocol | None = None,
+) -> dict[str, Latency]:
+    """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
+
+    scratch: file to which every single timing is appended. A killed run goes on from it in the same round, unless
+        machine, software, commit, experiments or protocol differ. It is the caller's to remove afterwards.
+    budget_s: wall time in seconds, that of earlier, killed parts of the run included. A further round is begun only
+        if it fits, but never fewer than `protocol.min_rounds` and never more than `protocol.max_rounds`.
+    progress: called with the timings done, those expected in all, and what is being done.
+    device: "cpu" or "cuda". build: default `bench.zoo.build_model`. protocol: default by device.
+    Raises BenchError for a device that is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("device 'cuda' is not available: use 'cpu', or a machine with a GPU")
+    mark = time.perf_counter()
+    protocol = protocol or (CPU_PROTOCOL if device == "cpu" else CUDA_PROTOCOL)
+    keys = [experiment.key for experiment in experiments]
+    log = TimingLog(scratch, _context(device, protocol, keys), keys)
+    report = _reporter(progress, log, protocol, budget_s)
+    bench = None
+    done = 0
+    while done < _rounds(log, done, protocol, budget_s):
+        for key in (key for key in keys if (done, key) not in log):
+            if bench is None:  # not before it is known that something is left to time
+                bench = _warm_bench(experiments, device, build, protocol, report)
+            report(key)
+            network_ms, end_to_end_ms = bench.time(key)
+            now = time.perf_counter()
+            log.append(done, key, network_ms, end_to_end_ms, now - mark)
+            mark = now
+        done += 1
+    report("timed")
+    details = _details(log.run, device, protocol)
+    return {key: Latency(_samples(log, key), details) for key in keys}
+
+
+def _warm_bench(experiments, device, build, protocol, report) -> Workbench:
+    if build is None:
+        from bench.zoo import build_model as build  # only here: the module must import without every model's package
+    report("building the models")
+    bench = Workbench(experiments, device, build, protocol.sizes)
+    for experiment in experiments:
+        report(f"warming up {experiment.key}")
+        for _ in range(protocol.warm_up_passes):
+            bench.time(experiment.key, protocol.warm_up_size)
+    return bench
+
+
+def _rounds(log: TimingLog, done: int, protocol: LatencyProtocol, budget_s: float) -> int:
+    """Rounds to expect in all, given that `done` are complete: what the budget allows, within the limits."""
+    more = 0
+    if done:
+        more = int(max(0.0, budget_s - log.spent_s()) / max(log.round_s(done - 1), 1e-9))
+    return min(max(done + more, protocol.min_rounds), protocol.max_rounds)
+
+
+def _reporter(progress: Progress | None, log: TimingLog, protocol: LatencyProtocol, budget_s: float):
+    def report(label: str) -> None:
+        if progress:
+            done = len(log) // len(log.keys)
+            progress(len(log), _rounds(log, done, protocol, budget_s) * len(log.keys), label)
+
+    return report
+
+
+def _samples(log: TimingLog, key: str) -> dict[str, list[float]]:
+    return {f"latency_{name}": log.samples(key, f"{name}_ms") for name in ("network", "end_to_end")}
+
+
+def _details(run: str, device: str, protocol: LatencyProtocol) -> dict:
+    return {
+        "run": run,
+        "device": device,
+        "batch": 1,
+        "weights": "random",
+        "post_processing": f"on a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+        "protocol": asdict(protocol),
+    }
+
+
+def _context(device: str, protocol: LatencyProtocol, keys: Sequence[str]) -> str:
+    facts = {name: fact for name, fact in provenance.collect().items() if name not in _CHANGES_FREELY}
+    text = json.dumps([facts, device, asdict(protocol), list(keys)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

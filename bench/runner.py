@@ -1,0 +1,102 @@
+"""From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.experiments.experiment import Experiment
+from bench.experiments.recipe import recipe_for
+from bench.experiments.tables import Measurement, PaperTable
+from bench.jobs import Job
+from bench.pool import JobPool
+from bench.records import Store
+
+LATENCY_BUDGET_S = 300.0
+
+# Seconds of one core for the estimates, as measured on the machine of the reference store. Only the shares matter
+# once a run has begun: the estimate of what remains is corrected by what was done.
+COMPLEXITY_S = {"r50": 12.0, "r101": 16.0, "swin_s": 20.0, "swin_l": 20.0}
+STEP_S = {"hcformer": 0.25, "hcformer+": 0.28, "maskformer": 0.21, "mask2former": 0.3}
+PAPER_STEP_S = 4.0  # of a GPU
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A measurement of a table, its state in the store ("done", "stale", "missing") and its estimate in seconds."""
+
+    measurement: Measurement
+    state: str
+    estimate_s: float
+
+
+def plan(table: PaperTable, store: Store, scale: str = "small") -> list[Planned]:
+    """Everything the table needs, in the order of measurement. Raises BenchError for a damaged record."""
+    measurements = table.measurements(scale)
+    timed = sum(m.kind == "latency" for m in measurements)
+    return [
+        Planned(m, store.state(m.experiment, m.kind, m.seed), estimate(m, timed))
+        for m in sorted(measurements, key=lambda m: ("complexity", "latency", "accuracy").index(m.kind))
+    ]
+
+
+def estimate(measurement: Measurement, timed_together: int = 1) -> float:
+    """Seconds a measurement is expected to take on one core (latency: its share of the common run)."""
+    experiment = measurement.experiment
+    if measurement.kind == "complexity":
+        return COMPLEXITY_S[experiment.backbone]
+    if measurement.kind == "latency":
+        return LATENCY_BUDGET_S / timed_together
+    step = PAPER_STEP_S if experiment.scale == "paper" else STEP_S[experiment.method]
+    return recipe_for(experiment).iterations * step
+
+
+def run(
+    table: PaperTable, store: Store, scale: str = "small", data_root: Path | None = None, force: bool = False,
+    quiet: bool = False,
+) -> list[str]:  # fmt: skip
+    """Measure what is missing or stale (everything with force); returns one line for each job that failed.
+
+    Counting and training run in as many single-threaded subprocesses as there are cores; latency runs alone.
+    """
+    planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
+    command = tuple(["bench", *sys.argv[1:]])
+    common = {"store": str(store.path), "force": True, "command": command}
+    if data_root:
+        common["data_root"] = str(data_root)
+    single = [
+        (Job(m.kind, (m.experiment,), seed=m.seed, **common), p.estimate_s)
+        for p in planned
+        for m in (p.measurement,)
+        if m.kind != "latency"
+    ]
+    timed = [m.experiment for m in table.measurements(scale) if m.kind == "latency"]
+    latency = []
+    if any(p.measurement.kind == "latency" for p in planned):  # ratios need one run: all rows are timed again
+        latency = [(Job("latency", tuple(timed), budget_s=LATENCY_BUDGET_S, **common), LATENCY_BUDGET_S)]
+    stages = [
+        ([job for job in single if job[0].kind == "complexity"], workers()),
+        (latency, 1),
+        ([job for job in single if job[0].kind == "accuracy"], workers()),
+    ]
+    if data_root is None and scale == "paper":
+        raise BenchError("training at paper scale needs the data set: give its folder with --data-root or BENCH_DATA")
+    if scale == "small" and single:
+        generate_data([job.experiments[0] for job, _ in single if job.kind == "accuracy"])
+    return JobPool(stages, store, quiet).run() if planned else []
+
+
+def generate_data(experiments: Sequence[Experiment]) -> None:
+    """Write generated data sets once, before subprocesses ask for them at the same time."""
+    from bench.data.registry import dataset_root
+
+    for name in sorted({experiment.dataset for experiment in experiments}):
+        dataset_root(name, None)
+
+
+def workers() -> int:
+    """Subprocesses at a time: the cores of this process, at most 8 (each loads its own libraries)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores))

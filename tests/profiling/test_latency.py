@@ -1,0 +1,152 @@
+"""Interleaving, sample counts, budget and resume of the latency run, with tiny models."""
+
+import json
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from bench.data.registry import get_dataset_info
+from bench.errors import BenchError
+from bench.evaluation.postprocess import panoptic_segments, resize_masks
+from bench.experiments.experiment import experiment
+from bench.profiling import latency
+from bench.profiling.complexity import ImageSizes
+from bench.profiling.latency import LatencyProtocol, measure_latency, summarise
+from bench.profiling.workbench import Workbench, synthetic_prediction
+from models.outputs import MaskPrediction
+
+EXPERIMENTS = [experiment(m, "small", "synthetic_panoptic", "small") for m in ("hcformer", "maskformer", "mask2former")]
+KEYS = [e.key for e in EXPERIMENTS]
+CLASSES = get_dataset_info("synthetic_panoptic").num_classes
+SIZES = ImageSizes((24, 32), (48, 60), (48, 64))
+PROTOCOL = LatencyProtocol((32, 32), warm_up_passes=1, min_rounds=3, max_rounds=5, sizes=SIZES)
+
+
+class Killed(Exception):
+    pass
+
+
+class Recorder:
+    """Builds tiny models that note every pass; the pass number `kill_at` fails."""
+
+    def __init__(self, kill_at: int | None = None, delay_s: float = 0.0):
+        self.passes: list[tuple[str, tuple[int, int]]] = []
+        self.kill_at, self.delay_s = kill_at, delay_s
+
+    def __call__(self, experiment) -> nn.Module:
+        recorder = self
+
+        class Tiny(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.masks = nn.Conv2d(3, 7, 4, stride=4)
+
+            def forward(self, images):
+                if len(recorder.passes) == recorder.kill_at:
+                    raise Killed
+                recorder.passes.append((experiment.key, tuple(images.shape[-2:])))
+                time.sleep(recorder.delay_s)
+                return MaskPrediction(torch.zeros(1, 7, CLASSES + 1), self.masks(images))
+
+        return Tiny()
+
+
+def run(path, recorder, budget_s=0.0, **options):
+    options = {"protocol": PROTOCOL} | options
+    return measure_latency(EXPERIMENTS, path, budget_s, build=recorder, **options)
+
+
+def test_rounds_are_interleaved_after_the_warm_up(tmp_path):
+    recorder, calls = Recorder(), []
+    results = run(tmp_path / "log", recorder, progress=lambda *call: calls.append(call))
+    assert recorder.passes[:3] == [(key, (32, 32)) for key in KEYS]
+    assert recorder.passes[3:] == [(key, SIZES.padded) for key in KEYS] * 3
+    for key in KEYS:
+        samples = results[key].samples
+        assert {name: len(values) for name, values in samples.items()} == {
+            "latency_network": 3,
+            "latency_end_to_end": 3,
+        }
+        pairs = zip(samples["latency_network"], samples["latency_end_to_end"], strict=True)
+        assert all(0 < network < end_to_end for network, end_to_end in pairs)
+        assert results[key].metrics["latency_network"]["n"] == 3
+    assert len({result.details["run"] for result in results.values()}) == 1
+    json.dumps(results[KEYS[0]].details)
+    assert calls[-1][:2] == (9, 9) and all(done <= total for done, total, _ in calls)
+
+
+def test_more_rounds_while_they_fit_the_budget(tmp_path):
+    assert len(run(tmp_path / "a", Recorder(), budget_s=60)[KEYS[0]].samples["latency_network"]) == 5  # max_rounds
+    slow = run(tmp_path / "b", Recorder(delay_s=0.05), budget_s=0.1)  # a round takes 0.15 s
+    assert len(slow[KEYS[0]].samples["latency_network"]) == 3  # min_rounds
+
+
+@pytest.mark.parametrize("torn", ["", '{"context": "ab', "null\n[1]\n", '{"round": 1}\n\xff'])
+def test_a_killed_run_goes_on_in_the_same_round(tmp_path, torn):
+    path = tmp_path / "log"
+    with pytest.raises(Killed):
+        run(path, Recorder(kill_at=3 + 4))  # warm-up, first round, one timing of the second
+    before = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["round"], line["key"]) for line in before] == [*((0, key) for key in KEYS), (1, KEYS[0])]
+    with open(path, "a", encoding="latin-1") as file:
+        file.write(torn)
+
+    recorder = Recorder()
+    results = run(path, recorder)
+    assert [key for key, size in recorder.passes if size == SIZES.padded] == KEYS[1:] + KEYS
+    assert results[KEYS[0]].samples["latency_network"][:2] == [before[0]["network_ms"], before[3]["network_ms"]]
+    assert results[KEYS[0]].details["run"] == before[0]["run"]
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 9
+
+
+def test_a_finished_run_times_nothing_again(tmp_path):
+    first = run(tmp_path / "log", Recorder())
+    recorder = Recorder()
+    assert run(tmp_path / "log", recorder) == first and recorder.passes == []
+
+
+def test_samples_of_another_machine_are_dropped(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    first = run(path, Recorder())
+    facts = latency.provenance.collect()
+    monkeypatch.setattr(latency.provenance, "collect", lambda: facts | {"cpu": "another"})
+    recorder = Recorder()
+    second = run(path, recorder)
+    assert len(recorder.passes) == 3 + 9
+    assert second[KEYS[0]].details["run"] != first[KEYS[0]].details["run"]
+    assert len(path.read_text().splitlines()) == 9
+
+
+def test_models_share_memory_but_layers_do_not():
+    def build(experiment):
+        wide = 64 if experiment is EXPERIMENTS[1] else 32
+        return nn.Sequential(nn.Linear(32, wide), nn.Linear(wide, 33))
+
+    bench = Workbench(EXPERIMENTS, "cpu", build, SIZES)
+    storages = set()
+    for model in bench.models.values():
+        first, second = (layer.weight for layer in model)
+        storages.add(first.untyped_storage().data_ptr())
+        assert first.data_ptr() + 4 * first.numel() <= second.data_ptr() and second.data_ptr() % 64 == 0
+    assert len(storages) == 1
+
+
+def test_the_synthetic_prediction_gives_post_processing_its_work():
+    class_logits, mask_logits = synthetic_prediction(100, 134, 200, 272)
+    masks = resize_masks(mask_logits, (800, 1088), (800, 1067), (480, 640))
+    result = panoptic_segments(class_logits, masks, [True] * 80 + [False] * 53)
+    assert len(result.segments) == 20
+    assert 0.5 < (result.segmentation > 0).float().mean() < 1
+
+
+def test_summary_by_hand():
+    assert summarise([4.0, 1.0, 3.0, 2.0, 5.0]) == {"value": 3.0, "unit": "ms", "n": 5, "p90": pytest.approx(4.6)}
+
+
+def test_a_missing_gpu_is_one_line(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(BenchError, match="cuda"):
+        run(tmp_path / "log", Recorder(), device="cuda")
