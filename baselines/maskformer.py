@@ -60,7 +60,7 @@ class MaskFormer(nn.Module):
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> MaskPrediction:
-        """images [B, 3, H, W], normalised -> masks at stride 4, in training all layers' predictions."""
+        """images [B, 3, H, W], normalised -> masks at the finest stride, in training all layers' predictions."""
         features = self.backbone(images).features
         mask_features, encoded = self.pixel_decoder(features)
         memory = features[-1] if encoded is None else encoded
@@ -70,10 +70,13 @@ class MaskFormer(nn.Module):
 
 def maskformer(
     num_classes: int, backbone: nn.Module, decoder_layers: int = 6, num_queries: int = 100, encoder_layers: int = 0,
-    channels: int = 256, heads: int = 8, hidden: int = 2048,
+    channels: int = 256, heads: int = 8, hidden: int = 2048, dropout: float = 0.1,
 ) -> MaskFormer:  # fmt: skip
-    """MaskFormer; encoder_layers = 6 is the R50 model for COCO panoptic. channels, heads, hidden: the transformer's."""
-    encoder = TransformerEncoder(channels, encoder_layers, heads, hidden) if encoder_layers else None
+    """MaskFormer; encoder_layers = 6 is the R50 model for COCO panoptic. channels, heads, hidden, dropout: the
+    transformer's."""
+    if decoder_layers < 1:
+        raise ValueError("decoder_layers must be at least 1")
+    encoder = TransformerEncoder(channels, encoder_layers, heads, hidden, dropout) if encoder_layers else None
     in_channels = channels if encoder else backbone.channels[-1]
-    decoder = StandardDecoder(in_channels, num_classes, num_queries, decoder_layers, channels, heads, hidden)
+    decoder = StandardDecoder(in_channels, num_classes, num_queries, decoder_layers, channels, heads, hidden, dropout)
     return MaskFormer(backbone, PixelDecoder(backbone.channels, channels, encoder), decoder)

@@ -15,7 +15,7 @@ from bench.evaluation.postprocess import resize_masks
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import Recipe, recipe_for
-from bench.training.engine import train
+from bench.training.engine import memory_format, train
 from bench.weights.imagenet import load_imagenet
 from bench.zoo import build_model
 
@@ -43,7 +43,7 @@ def measure_accuracy(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(experiment, seed)
     weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device)
     total = recipe.iterations / (1 - EVALUATION_SHARE)
 
     def on_step(done: int, _: int, loss: float) -> None:
@@ -83,7 +83,7 @@ def evaluate(
     for index in range(len(dataset)):
         sample = dataset[index]
         image = resize_image(sample.image, recipe.test_shorter_side, recipe.test_longer_side)
-        batch = preprocess([image]).to(device, memory_format=torch.channels_last)
+        batch = preprocess([image]).to(device, memory_format=memory_format(model))
         prediction = model(batch)
         masks = resize_masks(
             prediction.mask_logits[0], batch.shape[-2:], image.shape[-2:], tuple(sample.image.shape[-2:])

@@ -24,7 +24,7 @@ def cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
     """
     height, width = fine.shape[-2:]
     rows, cols = coarse.shape[-2:]
-    if (rows, cols) != ((height + 1) // 2, (width + 1) // 2) or fine.shape[1] != coarse.shape[1]:
+    if (rows, cols) != ((height + 1) // 2, (width + 1) // 2) or fine.shape[:2] != coarse.shape[:2]:
         raise ValueError(
             f"cannot cluster {tuple(fine.shape)} with {tuple(coarse.shape)}: the coarse map must be half as large"
         )
@@ -40,9 +40,14 @@ def decode(masks: Tensor, assignment: Tensor) -> Tensor:
     """Upsample cluster values to the pixels of the clusters, eq. 5 (without its sigmoid: it works on logits too).
 
     masks: [B, Q, ceil(H/2), ceil(W/2)]; assignment: [B, 9, H, W]. Returns [B, Q, H, W].
+    Raises ValueError if the sizes do not belong together.
     """
     height, width = assignment.shape[-2:]
     rows, cols = masks.shape[-2:]
+    if (rows, cols) != ((height + 1) // 2, (width + 1) // 2) or len(masks) != len(assignment):
+        raise ValueError(
+            f"cannot decode {tuple(masks.shape)} by {tuple(assignment.shape)}: the masks must be half as large"
+        )
     decoded = torch.bmm(_windows(assignment), _neighbourhoods(masks))
     return _from_windows(decoded.view(len(masks), rows * cols, 4, -1), rows, cols)[..., :height, :width]
 
@@ -109,5 +114,6 @@ class Clustering(nn.Module):
 
     @staticmethod
     def _embed(x: Tensor, norm: nn.LayerNorm, embedding: nn.Conv2d) -> Tensor:
-        x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # stays channels-last in memory: no copy
-        return F.normalize(embedding(x), dim=1)
+        """The 1x1 convolution as a linear map of channels-last rows: nothing is transposed, `cluster` copies once."""
+        x = F.linear(norm(x.permute(0, 2, 3, 1)), embedding.weight.flatten(1))
+        return F.normalize(x, dim=3).permute(0, 3, 1, 2)

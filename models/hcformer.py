@@ -15,22 +15,23 @@ class HCFormer(nn.Module):
     encoder: the transformer encoder of HCFormer+, or None.
     """
 
+    channels_last = True  # the memory format in which clustering copies whole rows
     backbone_modules = ("backbone", "clustering", "encoder")  # what trains at the backbone's learning rate
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module, hierarchical_level: int, encoder: nn.Module | None,
-                 channels: int):  # fmt: skip
+                 channels: int, embedding_channels: int = 128):  # fmt: skip
         super().__init__()
         if not 0 <= hierarchical_level <= len(backbone.pair_channels):
             raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(backbone.pair_channels)}")
         self.backbone = backbone
         coarsest_first = backbone.pair_channels[::-1][:hierarchical_level]
-        self.clustering = nn.ModuleList(Clustering(fine, coarse) for fine, coarse in coarsest_first)
+        self.clustering = nn.ModuleList(Clustering(fine, coarse, embedding_channels) for fine, coarse in coarsest_first)
         self.encoder = encoder
         self.mask_proj = projection(channels if encoder else backbone.channels[-1], channels)
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> MaskPrediction:
-        """images [B, 3, H, W], normalised -> masks at stride 2^(5 - level), in training all predictions."""
+        """images [B, 3, H, W], normalised -> masks at 2^level times the coarsest resolution, in training all predictions."""
         output = self.backbone(images)
         pairs = output.pairs[::-1][: len(self.clustering)]
         assignments = tuple(module(*pair) for module, pair in zip(self.clustering, pairs, strict=True))
@@ -57,32 +58,34 @@ class HCFormer(nn.Module):
 class EncoderWithProjection(nn.Sequential):
     """1x1 convolution and GroupNorm to the transformer's width, then the transformer encoder of HCFormer+."""
 
-    def __init__(self, in_channels: int, channels: int, layers: int, heads: int, hidden: int):
+    def __init__(self, in_channels: int, channels: int, layers: int, heads: int, hidden: int, dropout: float = 0.1):
         super().__init__(
             projection(in_channels, channels),
             nn.GroupNorm(32, channels),
-            TransformerEncoder(channels, layers, heads, hidden, dropout=0.1),
+            TransformerEncoder(channels, layers, heads, hidden, dropout),
         )
 
 
 def hcformer(
     num_classes: int, backbone: nn.Module, hierarchical_level: int = 3, decoder_layers: int = 8, num_queries: int = 100,
     transformer_decoder: str = "masked", encoder_layers: int = 0, channels: int = 256, heads: int = 8,
-    hidden: int = 2048,
+    hidden: int = 2048, dropout: float = 0.1, embedding_channels: int = 128,
 ) -> HCFormer:  # fmt: skip
     """HCFormer; with encoder_layers = 6 HCFormer+. transformer_decoder: "masked" (section 3.1) or "standard".
 
     channels, heads, hidden: width, attention heads and feed-forward width of the transformer.
+    dropout: of encoder and standard decoder (MaskFormer's); the masked decoder has none.
+    embedding_channels: C_F of the clustering.
     Raises ValueError for another decoder or a hierarchical level outside 0..3.
     """
-    decoders = {"masked": MaskedDecoder, "standard": StandardDecoder}
-    if transformer_decoder not in decoders:
+    if decoder_layers < 1:
+        raise ValueError("decoder_layers must be at least 1")
+    if transformer_decoder not in ("masked", "standard"):
         raise ValueError(f"transformer_decoder '{transformer_decoder}' is neither 'masked' nor 'standard'")
     encoder = None
     if encoder_layers:
-        encoder = EncoderWithProjection(backbone.channels[-1], channels, encoder_layers, heads, hidden)
+        encoder = EncoderWithProjection(backbone.channels[-1], channels, encoder_layers, heads, hidden, dropout)
     in_channels = channels if encoder else backbone.channels[-1]
-    decoder = decoders[transformer_decoder](
-        in_channels, num_classes, num_queries, decoder_layers, channels, heads, hidden
-    )
-    return HCFormer(backbone, decoder, hierarchical_level, encoder, channels)
+    shape = (in_channels, num_classes, num_queries, decoder_layers, channels, heads, hidden)
+    decoder = MaskedDecoder(*shape) if transformer_decoder == "masked" else StandardDecoder(*shape, dropout)
+    return HCFormer(backbone, decoder, hierarchical_level, encoder, channels, embedding_channels)

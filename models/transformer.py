@@ -15,6 +15,8 @@ Predictions = list[tuple[Tensor | None, Tensor]]  # (class_logits [B, Q, K+1], m
 def sine_positions(x: Tensor, temperature: float = 10000.0) -> Tensor:
     """DETR's normalised sine position encoding for a map x [B, C, H, W]: [1, H*W, C] (first half y, second x)."""
     channels, height, width = x.shape[-3:]
+    if channels % 4:
+        raise ValueError(f"{channels} channels: the position encoding needs a multiple of 4")
     half = channels // 2
     exponent = 2 * (torch.arange(half, device=x.device) // 2) / half
     divisor = temperature**exponent
@@ -137,8 +139,11 @@ class StandardDecoder(nn.Module):
     """DETR's decoder as MaskFormer uses it: queries start at zero, attend to the whole memory.
 
     in_channels: channels of the memory; a 1x1 convolution maps it to `channels` where they differ.
-    Dropout 0.1 is MaskFormer's. In evaluation only the last layer is predicted from.
+    Dropout 0.1 is MaskFormer's. In evaluation only the last layer is predicted from, unless `every_layer` is set: the
+    released MaskFormer predicts from all of them and throws the others away, and table 1 counts that work.
     """
+
+    every_layer = False
 
     def __init__(
         self, in_channels: int, num_classes: int, num_queries: int = 100, layers: int = 6, channels: int = 256,
@@ -162,7 +167,7 @@ class StandardDecoder(nn.Module):
         x, predictions = torch.zeros_like(query), []
         for i, layer in enumerate(self.layers):
             x = layer(x, query, key, value)
-            if self.training or i == len(self.layers) - 1:
+            if self.training or self.every_layer or i == len(self.layers) - 1:
                 predictions.append(self.heads(x, mask_features))
         return predictions
 
@@ -176,12 +181,12 @@ class MaskedDecoder(nn.Module):
 
     def __init__(
         self, in_channels: int, num_classes: int, num_queries: int = 100, layers: int = 8, channels: int = 256,
-        heads: int = 8, hidden: int = 2048, dropout: float = 0.0,
+        heads: int = 8, hidden: int = 2048,
     ):  # fmt: skip
         super().__init__()
         self.num_heads = heads
         self.layers = nn.ModuleList(
-            DecoderLayer(channels, heads, hidden, dropout, cross_first=True) for _ in range(layers)
+            DecoderLayer(channels, heads, hidden, dropout=0.0, cross_first=True) for _ in range(layers)
         )
         xavier_(self.layers)
         self.query_features = nn.Embedding(num_queries, channels)

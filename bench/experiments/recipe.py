@@ -36,9 +36,7 @@ class Recipe:
     dice_weight: float = 5.0
     no_object_weight: float = 0.1
     scale_regularisation: float = 0.1
-    oversample_ratio: float = 3.0
-    importance_ratio: float = 0.75
-    flip_probability: float = 0.5
+    pretrained: bool = False  # start from the backbone's ImageNet weights
     seeds: tuple[int, ...] = (0, 1, 2)
 
     @property
@@ -85,6 +83,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         test_shorter_side=800,
         test_longer_side=1333,
         precision="amp",
+        pretrained=True,
     ),
 }
 

@@ -9,6 +9,7 @@ from importlib import resources
 import torch
 from torch import Tensor, nn
 
+from bench.data.transforms import test_size
 from bench.errors import BenchError
 from bench.evaluation.postprocess import resize_masks, semantic_scores
 from bench.experiments.experiment import Experiment
@@ -24,7 +25,8 @@ PROTOCOL = {
     "convention": "one multiply-add counts one (fvcore)",
     "images": "first 100 of COCO val2017 by image id",
     "resizing": f"shorter side {SHORTER_SIDE}, longer at most {LONGER_SIDE}, padded to {DIVISOR}",
-    "counted": "network, resizing of the masks, semantic einsum at the original size",
+    "counted": "network, resizing of the masks, semantic einsum at the original size; for MaskFormer the mask "
+    "predictions of all decoder layers, as its released implementation computes them and the paper counts them",
 }
 
 
@@ -38,9 +40,8 @@ class ImageSizes:
 
 
 def resized(height: int, width: int) -> Size:
-    """Shorter side 800, unless the longer would exceed 1333; rounded to the nearest integer."""
-    scale = min(SHORTER_SIDE / min(height, width), LONGER_SIDE / max(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    """Shorter side 800, unless the longer would exceed 1333."""
+    return test_size(height, width, SHORTER_SIDE, LONGER_SIDE)
 
 
 def padded(height: int, width: int) -> Size:
@@ -72,10 +73,13 @@ def measure_complexity(experiment: Experiment, progress: Progress | None = None)
             f"FLOPs of '{experiment.dataset}' at scale '{experiment.scale}' have no protocol: "
             "count experiments on coco_panoptic at scale paper"
         )
+    from baselines.maskformer import MaskFormer
     from bench.zoo import build_model  # only here: counting must not need every model's package
 
     with torch.device("meta"):
         model = build_model(experiment).eval()
+    if isinstance(model, MaskFormer):
+        model.decoder.every_layer = True
     network, rest = mean_flops(model, coco_test_sizes(), progress)
     metrics = {
         "params": _metric(count_parameters(model) / 1e6, "M", 1),

@@ -104,7 +104,7 @@ def measure_latency(
         done += 1
     report("timed")
     details = _details(log.run, device, protocol)
-    return {key: Latency(_samples(log, key), details) for key in keys}
+    return {key: Latency(_samples(log, key, done), details) for key in keys}
 
 
 def _warm_bench(experiments, device, build, protocol, report) -> Workbench:
@@ -136,8 +136,8 @@ def _reporter(progress: Progress | None, log: TimingLog, protocol: LatencyProtoc
     return report
 
 
-def _samples(log: TimingLog, key: str) -> dict[str, list[float]]:
-    return {f"latency_{name}": log.samples(key, f"{name}_ms") for name in ("network", "end_to_end")}
+def _samples(log: TimingLog, key: str, rounds: int) -> dict[str, list[float]]:
+    return {f"latency_{name}": log.samples(key, f"{name}_ms", rounds) for name in ("network", "end_to_end")}
 
 
 def _details(run: str, device: str, protocol: LatencyProtocol) -> dict:

@@ -39,9 +39,9 @@ class TimingLog:
             file.write(json.dumps(line) + "\n")
         self._lines[round_, key] = line
 
-    def samples(self, key: str, name: str) -> list[float]:
-        """All values of "network_ms" or "end_to_end_ms" of one experiment, in the order of the rounds."""
-        return [line[name] for (_, owner), line in sorted(self._lines.items()) if owner == key]
+    def samples(self, key: str, name: str, rounds: int) -> list[float]:
+        """Values of "network_ms" or "end_to_end_ms" of one experiment in the first `rounds` rounds, all complete."""
+        return [self._lines[round_, key][name] for round_ in range(rounds)]
 
     def spent_s(self) -> float:
         """Wall time that all timings took, over all parts of the run."""

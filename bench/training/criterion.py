@@ -105,7 +105,7 @@ class SetCriterion(nn.Module):
         """[D] point-sampled binary cross-entropies and [D] dice losses, each summed over masks / num_masks."""
         depth, batch = mask_logits.shape[:2]
         if not len(matches.query):
-            zero = mask_logits.flatten(1).sum(1) * 0  # keeps the graph whole when a batch has no object
+            zero = mask_logits.float().flatten(1).sum(1) * 0  # keeps the graph whole when a batch has no object
             return zero, zero
         predicted = mask_logits.flatten(0, 1)[matches.problem, matches.query].float()
         drawn = len(matches.query) // depth  # fewer than targets only where an image has more targets than queries

@@ -4,6 +4,7 @@ Every step seeds the global generator from (seed, iteration), and data order and
 same two numbers. So a checkpoint needs no generator state, and a run that was killed continues exactly.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from bench.training.criterion import SetCriterion, Target
 from bench.training.optimiser import build_optimiser, set_learning_rate
 
 CHECKPOINT_SECONDS = 15.0
+REMEDY = "delete it to train this run from its start"
 Progress = Callable[[int, int, float], None]  # iteration, iterations, loss
 
 
@@ -42,15 +44,26 @@ def train(
     another run, and if the loss is not finite.
     """
     optimiser = build_optimiser(model, recipe)
-    criterion = SetCriterion(len(dataset.categories), recipe.num_points)
+    criterion = SetCriterion(
+        len(dataset.categories),
+        recipe.num_points,
+        recipe.class_weight,
+        recipe.mask_weight,
+        recipe.dice_weight,
+        recipe.no_object_weight,
+        recipe.scale_regularisation,
+    ).to(next(model.parameters()).device)
     checkpoint = folder / "checkpoint.pt"
     state = load_checkpoint(checkpoint, identity)
     start, spent, resumed, loss = 0, 0.0, 0, float("nan")
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, spent, resumed, loss = state["iteration"], state["seconds"], state["resumed"] + 1, state["loss"]
-    model.train()
+        try:
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            start, spent, resumed, loss = state["iteration"], state["seconds"], state["resumed"] + 1, state["loss"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise _damaged(checkpoint, error) from error
+    model.train().to(memory_format=memory_format(model))
     begun = saved = time.monotonic()
     for iteration in range(start, recipe.iterations):
         loss = step(model, criterion, optimiser, recipe, seed, iteration, dataset)
@@ -69,17 +82,29 @@ def step(model, criterion, optimiser, recipe: Recipe, seed: int, iteration: int,
     torch.manual_seed(seed * 1_000_003 + iteration)
     set_learning_rate(optimiser, recipe, iteration)
     images, targets = make_batch(dataset, recipe, seed, iteration)
-    losses = criterion(model(images), targets)
+    device = next(model.parameters()).device
+    images = images.to(device, memory_format=memory_format(model))
+    targets = [Target(target.labels.to(device), target.masks.to(device)) for target in targets]
+    with torch.autocast("cuda", torch.bfloat16, enabled=recipe.precision == "amp" and device.type == "cuda"):
+        prediction = model(images)
+    losses = criterion(prediction, targets)
     total = torch.stack(list(losses.values())).sum()
     value = total.item()
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         parts = ", ".join(name for name, part in losses.items() if not part.isfinite())
         raise BenchError(f"the loss is {value} at iteration {iteration} ({parts}): lower the learning rate")
     optimiser.zero_grad(set_to_none=True)
     total.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    if not math.isfinite(norm.item()):
+        raise BenchError(f"the gradient is {norm.item()} at iteration {iteration}: lower the learning rate")
     optimiser.step()
     return value
+
+
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """Channels last for models that ask for it (`channels_last`): clustering then copies whole rows."""
+    return torch.channels_last if getattr(model, "channels_last", False) else torch.contiguous_format
 
 
 def make_batch(dataset: CocoPanoptic, recipe: Recipe, seed: int, iteration: int) -> tuple[Tensor, list[Target]]:
@@ -106,7 +131,7 @@ def batch_indices(length: int, batch_size: int, seed: int, iteration: int) -> li
 def save_checkpoint(path: Path, state: dict) -> None:
     """Write to a temporary name, flush to disk, rename: a kill leaves the old checkpoint or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(".tmp")  # one name: what a kill leaves is overwritten; a run has one process
     with temporary.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -118,12 +143,17 @@ def load_checkpoint(path: Path, identity: str) -> dict | None:
     """The checkpoint's state, None if there is none. Raises BenchError for a damaged file or another run's."""
     if not path.exists():
         return None
-    remedy = "delete it to train this run from its start"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("not a dictionary")
         found = state["identity"]
     except Exception as error:  # torch raises many kinds for a truncated or foreign file
-        raise BenchError(f"checkpoint {path} is damaged ({type(error).__name__}): {remedy}") from error
+        raise _damaged(path, error) from error
     if found != identity:
-        raise BenchError(f"checkpoint {path} belongs to another run ({found}): {remedy}")
+        raise BenchError(f"checkpoint {path} belongs to another run ({found}): {REMEDY}")
     return state
+
+
+def _damaged(path: Path, error: Exception) -> BenchError:
+    return BenchError(f"checkpoint {path} is damaged ({type(error).__name__}): {REMEDY}")

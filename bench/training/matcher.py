@@ -29,6 +29,7 @@ def assign(costs: Tensor, counts: list[int]) -> list[tuple[Tensor, Tensor]]:
 
     Returns M pairs (query index, target index), each of length min(Q, counts[m]), queries ascending.
     """
+    costs = torch.nan_to_num(costs, nan=1e9, posinf=1e9, neginf=1e9)  # the loss will tell, not the solver
     result = []
     for cost, count in zip(costs.cpu(), counts, strict=True):
         query, target = linear_sum_assignment(cost[:, :count].numpy())

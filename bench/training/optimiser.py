@@ -31,7 +31,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _undecayed(model: nn.Module) -> set[int]:
-    free = {id(p) for n, p in model.named_parameters() if n.endswith(("relative_position_bias_table", "level_embed"))}
+    free = {id(p) for n, p in model.named_parameters() if n.endswith("relative_position_bias_table")}
     for module in model.modules():
         if isinstance(module, (*NORMS, nn.Embedding)):
             free |= {id(p) for p in module.parameters(recurse=False)}

