@@ -8,7 +8,6 @@ that no job outlives a runner that was killed.
 import json
 import math
 import os
-import shutil
 import sys
 import threading
 import time
@@ -17,8 +16,10 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
+from bench.records import Record, Store
 
 REPORT_SECONDS = 0.3
+WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Job:
     """kind: "complexity", "latency" or "accuracy". experiments: one, or all of a table's for "latency".
 
     seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
-    force: measure and replace what is there.
+    force: measure also what is there already.
     """
 
     kind: str
@@ -76,31 +77,39 @@ def emit(message: dict) -> None:
 
 
 def run_job(job: Job, report: Reporter) -> None:
-    """Measure and write the records. Raises BenchError."""
-    {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy}[job.kind](job, report)
+    """Measure and write the records, unless they are there. Raises BenchError.
+
+    Where another process measures the same thing, this one waits: for its record, or to take over if it dies.
+    """
+    measure = {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy}[job.kind]
+    store = Store(job.store)
+    while True:
+        with store.claim(job.experiments[0], job.kind, job.seed) as mine:
+            if mine:
+                if job.force or any(store.state(e, job.kind, job.seed) != "done" for e in job.experiments):
+                    measure(job, store, report)
+                return
+        report(0, 1, "waiting for another process that measures this")
+        time.sleep(WAIT_SECONDS)
 
 
-def _complexity(job: Job, report: Reporter) -> None:
+def _complexity(job: Job, store: Store, report: Reporter) -> None:
     from bench import provenance
     from bench.profiling.complexity import PROTOCOL, measure_complexity
-    from bench.records import Record, Store
 
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     metrics = measure_complexity(job.experiments[0], report)
     facts["duration_s"] = time.monotonic() - begun
-    record = Record(job.experiments[0], "complexity", metrics, facts, details=PROTOCOL)
-    Store(job.store).write(record, force=job.force)
+    store.write(Record(job.experiments[0], "complexity", metrics, facts, details=PROTOCOL), force=True)
 
 
-def _latency(job: Job, report: Reporter) -> None:
+def _latency(job: Job, store: Store, report: Reporter) -> None:
     import torch
 
     from bench import provenance
     from bench.profiling.latency import measure_latency
-    from bench.records import Record, Store
 
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
-    store = Store(job.store)
     scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
@@ -108,25 +117,23 @@ def _latency(job: Job, report: Reporter) -> None:
     for experiment in job.experiments:
         result = results[experiment.key]
         record = Record(experiment, "latency", result.metrics, facts, samples=result.samples, details=result.details)
-        store.write(record, force=True)  # all of one run or none: ratios are formed within a run
-    shutil.rmtree(scratch.parent, ignore_errors=True)
+        store.write(record, force=True)
+    scratch.unlink()
 
 
-def _accuracy(job: Job, report: Reporter) -> None:
+def _accuracy(job: Job, store: Store, report: Reporter) -> None:
     from bench import provenance
     from bench.accuracy import measure_accuracy
-    from bench.records import Record, Store
 
-    experiment, store = job.experiments[0], Store(job.store)
+    experiment, begun = job.experiments[0], time.monotonic()
     facts = provenance.collect(list(job.command))
-    begun = time.monotonic()
     folder = store.scratch_dir(experiment, "accuracy", job.seed)
     root = Path(job.data_root) if job.data_root else None
     result = measure_accuracy(experiment, job.seed, folder, root, report)
     facts["duration_s"] = time.monotonic() - begun
     record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
-    store.write(record, force=job.force)
-    shutil.rmtree(folder, ignore_errors=True)
+    store.write(record, force=True)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def _end_with_the_runner() -> None:

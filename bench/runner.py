@@ -63,7 +63,7 @@ def run(
     """
     planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
     command = tuple(["bench", *sys.argv[1:]])
-    common = {"store": str(store.path), "force": True, "command": command}
+    common = {"store": str(store.path), "force": force, "command": command}
     if data_root:
         common["data_root"] = str(data_root)
     single = [

@@ -1,4 +1,4 @@
-"""Official parameter names of HCFormer, MaskFormer and their ResNets in terms of ours (rules for `reference.rename`)."""
+"""Official parameter names of HCFormer, MaskFormer and their ResNets in terms of ours: rules for `rename`."""
 
 from tests.reference import SWIN
 
