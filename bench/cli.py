@@ -3,11 +3,14 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.records import Store
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -28,11 +31,10 @@ def plan(table: TableName, store: StoreOption = RESULTS / "local", scale: ScaleO
     from tabulate import tabulate
 
     from bench.experiments.tables import get_table
-    from bench.records import Store
+    from bench.runner import LATENCY_BUDGET_S, workers
     from bench.runner import plan as make_plan
-    from bench.runner import workers
 
-    planned = make_plan(get_table(table), Store(store), scale)
+    planned = make_plan(get_table(table), _store(store), scale)
     rows = [
         (m.kind, m.experiment.method, m.experiment.backbone, m.experiment.scale, "" if m.seed is None else m.seed,
          p.state, "" if p.state == "done" else f"{p.estimate_s:.0f}")
@@ -41,7 +43,7 @@ def plan(table: TableName, store: StoreOption = RESULTS / "local", scale: ScaleO
     ]  # fmt: skip
     typer.echo(tabulate(rows, ["kind", "method", "backbone", "scale", "seed", "state", "core seconds"]))
     missing = [p for p in planned if p.state != "done"]
-    alone = sum(p.estimate_s for p in missing if p.measurement.kind == "latency")
+    alone = LATENCY_BUDGET_S if any(p.measurement.kind == "latency" for p in missing) else 0.0  # all rows or none
     shared = sum(p.estimate_s for p in missing if p.measurement.kind != "latency")
     minutes = (alone + shared / workers()) / 60
     typer.echo(f"\n{len(planned) - len(missing)} of {len(planned)} there, about {minutes:.0f} min for the rest")
@@ -58,11 +60,14 @@ def run(
 ) -> None:
     """Measure what is missing, then write and print the table. Interrupt it at will: it goes on where it stopped."""
     from bench.experiments.tables import get_table
-    from bench.records import Store
     from bench.runner import run as run_table
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs are ended
-    failures = run_table(get_table(table), Store(store), scale, data_root, force)
+    try:
+        failures = run_table(get_table(table), _store(store), scale, data_root, force)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on where it stopped", err=True)
+        sys.exit(130)
     _report(table, store, reference)
     if failures:
         raise BenchError(f"{len(failures)} job(s) failed, the same command tries them again: " + "; ".join(failures))
@@ -80,23 +85,33 @@ def _report(table: str, store: Path, reference: Path) -> None:
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report
 
-    csv, markdown = write_report(table, Store(store), Store(reference) if reference.is_dir() else None)
+    csv, markdown = write_report(table, _store(store), Store(reference) if reference.is_dir() else None)
     if store.name != GIT_IGNORED_STORE and (store.parent / "published").is_dir():
         write_overview(store.parent)
     typer.echo(markdown.read_text(encoding="utf-8"))
     typer.echo(f"written: {markdown} and {csv}")
 
 
+def _store(path: Path) -> "Store":
+    from bench.records import Store
+
+    if path.exists() and not path.is_dir():
+        raise BenchError(f"{path} is not a folder: give the folder of the store with --store")
+    return Store(path)
+
+
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit code 2, an interruption 130."""
+    """Entry point: a user's mistake is one line on standard error and exit code 2."""
     try:
         app(standalone_mode=True)
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on where it stopped", err=True)
-        sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}: make it writable or give another --store", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

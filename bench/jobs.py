@@ -138,7 +138,8 @@ def _accuracy(job: Job, store: Store, report: Reporter) -> None:
 
 def _end_with_the_runner() -> None:
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin: Python aborts at its end when a thread holds that one's lock
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -146,9 +147,8 @@ def _end_with_the_runner() -> None:
 
 def main() -> None:
     _end_with_the_runner()
-    job = Job.from_json(sys.argv[1])
     try:
-        run_job(job, Reporter())
+        run_job(Job.from_json(sys.argv[1]), Reporter())
     except BenchError as error:
         emit({"error": str(error)})
         sys.exit(2)

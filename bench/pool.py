@@ -48,8 +48,8 @@ class JobPool:
         self._clock = Estimator(stages)
         self._console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=self._console,
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(), TextColumn("{task.fields[note]}", markup=False), console=self._console,
         )  # fmt: skip
         self._selector = selectors.DefaultSelector()
         self._running: list[Running] = []
@@ -63,20 +63,21 @@ class JobPool:
             self._total = self._progress.add_task(f"all {count} jobs", total=1.0, note="")
             try:
                 for number, (jobs, slots) in enumerate(self._stages):
-                    self._run_stage(number, list(jobs), slots)
+                    self._clock.begin(number)
+                    self._run_stage(list(jobs), slots)
             finally:
                 for running in self._running:
                     running.process.kill()
                     running.process.wait()
         return self._failures
 
-    def _run_stage(self, number: int, waiting: list[tuple[Job, float]], slots: int) -> None:
+    def _run_stage(self, waiting: list[tuple[Job, float]], slots: int) -> None:
         while waiting or self._running:
             while waiting and len(self._running) < slots:
                 self._start(*waiting.pop(0), slots)
             for key, _ in self._selector.select(timeout=1.0):
                 self._read(key.data)
-            self._show(number, waiting)
+            self._show()
 
     def _start(self, job: Job, estimate_s: float, slots: int) -> None:
         log = self._store.scratch_dir(job.experiments[0], job.kind, job.seed) / "log.txt"
@@ -112,7 +113,7 @@ class JobPool:
             return
         running.error = message.get("error", running.error)
         running.finished = message.get("finished", running.finished)
-        if message.get("total"):
+        if message.get("total") and {"done", "label"} <= message.keys():
             running.fraction = min(1.0, message["done"] / message["total"])
             self._progress.update(running.task, completed=running.fraction, note=message["label"])
 
@@ -125,22 +126,26 @@ class JobPool:
         self._progress.remove_task(running.task)
         self._clock.finish(running.estimate_s)
         if running.finished and code == 0:
-            self._console.print(f"done: {running.job.label}")
+            self._print(f"done: {running.job.label}")
             return
         reason = running.error or f"ended with code {code}, see {running.log}"
         self._failures.append(f"{running.job.label}: {reason}")
-        self._console.print(f"[red]failed[/red]: {running.job.label}: {reason}")
+        self._print(f"failed: {running.job.label}: {reason}", style="red")
 
-    def _show(self, number: int, waiting: list[tuple[Job, float]]) -> None:
+    def _show(self) -> None:
         active = sum(r.estimate_s * r.fraction for r in self._running)
-        fraction, remaining = self._clock.estimate(active, number)
+        fraction, remaining = self._clock.estimate(active)
         note = f"about {_duration(remaining)} left"
         self._progress.update(self._total, completed=fraction, note=note)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_plain > PLAIN_REPORT_SECONDS:
             self._last_plain = now
             doing = "; ".join(f"{r.job.label} {r.fraction:.0%}" for r in self._running)
-            self._console.print(f"{fraction:.0%} of the plan, {note}: {doing}")
+            self._print(f"{fraction:.0%} of the plan, {note}: {doing}")
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        """One line as it is: neither wrapped nor read as markup, which a path in brackets would be."""
+        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class Estimator:
@@ -153,15 +158,17 @@ class Estimator:
         self._stage = 0
         self._start = time.monotonic()
 
+    def begin(self, stage: int) -> None:
+        """All stages before that one have ended."""
+        self._stage, self._finished = stage, 0.0
+
     def finish(self, estimate_s: float) -> None:
-        """A job of that estimate has ended."""
+        """A job of that estimate has ended, in the present stage."""
         self._finished += estimate_s
 
-    def estimate(self, active_s: float, stage: int) -> tuple[float, float]:
+    def estimate(self, active_s: float) -> tuple[float, float]:
         """Share of the plan done and seconds left; active_s: the estimated seconds done of the running jobs."""
-        if stage != self._stage:
-            self._stage, self._finished = stage, 0.0
-        done = sum(self._wall[:stage]) + (self._finished + active_s) / self._slots[stage]
+        done = sum(self._wall[: self._stage]) + (self._finished + active_s) / self._slots[self._stage]
         total = sum(self._wall)
         elapsed = time.monotonic() - self._start
         pace = elapsed / done if done > 0.05 * total else 1.0  # this machine's seconds for an estimated one

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Measurement, PaperTable
@@ -64,7 +63,7 @@ def run(
     planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
     command = tuple(["bench", *sys.argv[1:]])
     common = {"store": str(store.path), "force": force, "command": command}
-    if data_root:
+    if data_root and scale == "paper":  # the data of the small scale is generated, in the cache
         common["data_root"] = str(data_root)
     single = [
         (Job(m.kind, (m.experiment,), seed=m.seed, **common), p.estimate_s)
@@ -81,19 +80,19 @@ def run(
         (latency, 1),
         ([job for job in single if job[0].kind == "accuracy"], workers()),
     ]
-    if data_root is None and scale == "paper":
-        raise BenchError("training at paper scale needs the data set: give its folder with --data-root or BENCH_DATA")
-    if scale == "small" and single:
-        generate_data([job.experiments[0] for job, _ in single if job.kind == "accuracy"])
+    prepare_data([job.experiments[0] for job, _ in single if job.kind == "accuracy"], data_root)
     return JobPool(stages, store, quiet).run() if planned else []
 
 
-def generate_data(experiments: Sequence[Experiment]) -> None:
-    """Write generated data sets once, before subprocesses ask for them at the same time."""
-    from bench.data.registry import dataset_root
+def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:
+    """Write generated data sets once, before subprocesses ask for them at the same time, and look for the others.
+
+    Raises BenchError where files are missing, before hours of counting and timing.
+    """
+    from bench.data.registry import dataset_root, get_dataset_info
 
     for name in sorted({experiment.dataset for experiment in experiments}):
-        dataset_root(name, None)
+        dataset_root(name, None if get_dataset_info(name).generated else data_root)
 
 
 def workers() -> int:

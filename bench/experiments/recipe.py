@@ -27,6 +27,7 @@ class Recipe:
     test_shorter_side: int | None
     test_longer_side: int | None
     precision: str  # "float32" or "amp"
+    offset_multiplier: float = 0.1  # of the zero-initialised offset convolutions of DCNv2, at every scale
     weight_decay: float = 0.05
     clip_norm: float = 0.01
     step_factor: float = 0.1
@@ -55,16 +56,17 @@ def recipe_hash(values: dict) -> str:
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    # Tuned for minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate.
+    # For minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate. Crops of 96 pixels at
+    # the images' own size (their 128 pixels are 4/3 of the crop): more steps in the same time.
     ("synthetic_panoptic", "small"): Recipe(
-        iterations=700,
+        iterations=450,
         batch_size=8,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         backbone_multiplier=1.0,
         step_fractions=(0.9, 0.95),
-        num_points=1024,
-        crop_size=(128, 128),
-        scale_range=(1.0, 1.0),
+        num_points=512,
+        crop_size=(96, 96),
+        scale_range=(4 / 3, 4 / 3),
         test_shorter_side=None,
         test_longer_side=None,
         precision="float32",

@@ -153,10 +153,11 @@ def _small(table: PaperTable, cells: dict) -> list[str]:
     first = table.small_rows[0].experiment
     recipe = recipe_for(first)
     height, width = recipe.crop_size
-    title = f"## Small scale: {first.dataset}, {height}x{width}, trained from scratch"
+    title = f"## Small scale: {first.dataset}, {height}x{width} crops, trained from scratch"
     note = (
         "Not comparable with the rows above: other data, other models, other scale. One recipe for all methods: "
-        f"{recipe.iterations} iterations of {recipe.batch_size} images, learning rate {recipe.learning_rate:g}. "
+        f"{recipe.iterations} iterations of {recipe.batch_size} images, learning rate {recipe.learning_rate:g}, "
+        "tested on whole images. "
         f"Models: {first.num_queries} queries, {first.decoder_layers} decoder layers. "
         "Median (lowest..highest) of the seeds; percent, training in seconds."
     )

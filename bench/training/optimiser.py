@@ -12,7 +12,8 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with four groups at most: backbone or head, decayed or not.
 
     The modules that a model names in `backbone_modules` (default: "backbone") learn at backbone_multiplier times the
-    rate: for HCFormer clustering and encoder too, as in the reference. Norms, embeddings and Swin's relative
+    rate: for HCFormer clustering and encoder too, as in the reference. The offsets of DCNv2 learn at
+    offset_multiplier times the rate. Norms, embeddings and Swin's relative
     position biases are not decayed (Mask2Former's recipe); the scales of the clustering are.
     """
     parts = getattr(model, "backbone_modules", ("backbone",))
@@ -21,13 +22,19 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = recipe.learning_rate * (recipe.backbone_multiplier if name.split(".")[0] in parts else 1.0)
+        rate = recipe.learning_rate * _multiplier(name, parts, recipe)
         decay = 0.0 if id(parameter) in free else recipe.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
         foreach=True,
     )
+
+
+def _multiplier(name: str, parts: tuple[str, ...], recipe: Recipe) -> float:
+    if ".offset." in name:
+        return recipe.offset_multiplier
+    return recipe.backbone_multiplier if name.split(".")[0] in parts else 1.0
 
 
 def _undecayed(model: nn.Module) -> set[int]:

@@ -1,0 +1,168 @@
+"""Plans and the jobs made from them; no job is started here."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from bench import pool, runner
+from bench.errors import BenchError
+from bench.experiments import get_table, recipe_for
+from bench.records import Record, Store
+from tests.report.fakes import PROVENANCE, full_store
+
+TABLE = get_table("table1")
+KINDS = ["complexity", "latency", "accuracy"]
+
+
+@pytest.fixture
+def full(tmp_path) -> Store:
+    return full_store(TABLE, tmp_path / "store")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The stages handed to the pool, one list a run, and the data sets asked for; nothing is started or written."""
+    stages = []
+
+    class Pool:
+        def __init__(self, given, store, quiet=False):
+            stages.append(given)
+
+        def run(self):
+            return ["the pool's answer"]
+
+    monkeypatch.setattr(runner, "JobPool", Pool)
+    monkeypatch.setattr("bench.data.synthetic.generate", lambda root, progress=None: None)
+    return stages
+
+
+def jobs(stage):
+    return [job for job, _ in stage[0]]
+
+
+def remove(store, measurement):
+    store.record_path(measurement.experiment, measurement.kind, measurement.seed).unlink()
+
+
+def pick(kind, index=0):
+    return [m for m in TABLE.measurements() if m.kind == kind][index]
+
+
+# Plans
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_plan_of_an_empty_store(tmp_path, scale):
+    planned = runner.plan(TABLE, Store(tmp_path / "none"), scale)
+    assert Counter(p.measurement for p in planned) == Counter(TABLE.measurements(scale))
+    kinds = [p.measurement.kind for p in planned]
+    assert kinds == sorted(kinds, key=KINDS.index)
+    assert {p.state for p in planned} == {"missing"}
+    assert all(p.estimate_s > 0 for p in planned)
+    timed = sum(p.estimate_s for p in planned if p.measurement.kind == "latency")
+    assert timed == pytest.approx(runner.LATENCY_BUDGET_S)
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_knows_what_is_there(full):
+    assert {p.state for p in runner.plan(TABLE, full)} == {"done"}
+    gone, old = pick("complexity", 3), pick("accuracy", 2)
+    remove(full, gone)
+    recipe = replace(recipe_for(old.experiment), iterations=12345)
+    metrics = {"PQ": {"value": 1.0, "unit": "%", "n": 1}}
+    full.write(Record(old.experiment, "accuracy", metrics, PROVENANCE, old.seed, recipe), force=True)
+    states = {p.measurement: p.state for p in runner.plan(TABLE, full) if p.state != "done"}
+    assert states == {gone: "missing", old: "stale"}
+
+
+def test_damaged_record_stops_the_plan(full):
+    what = pick("latency")
+    path = full.record_path(what.experiment, what.kind)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BenchError, match=rf"^(?!.*\n).*{path.name}.*delete it"):
+        runner.plan(TABLE, full)
+
+
+# Runs
+
+
+def test_nothing_is_started_where_all_is_done(full, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
+    monkeypatch.setattr("bench.data.synthetic.generate", refuse)
+    assert runner.run(TABLE, full, quiet=True) == []
+
+
+def test_run_of_an_empty_store(tmp_path, started):
+    assert runner.run(TABLE, Store(tmp_path / "store")) == ["the pool's answer"]
+    (stages,) = started
+    assert [[job.kind for job in jobs(stage)] for stage in stages] == [
+        ["complexity"] * 12,
+        ["latency"],
+        ["accuracy"] * 12,
+    ]
+    assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
+    assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
+    wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
+    assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
+    assert {(job.store, job.force) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), False)}
+
+
+@pytest.mark.parametrize("kind", ["complexity", "accuracy"])
+def test_only_the_missing_is_measured(full, started, kind):
+    what = pick(kind, 5)
+    remove(full, what)
+    runner.run(TABLE, full)
+    (job,) = (job for stage in started[0] for job in jobs(stage))
+    assert (job.kind, job.experiments, job.seed) == (kind, (what.experiment,), what.seed)
+
+
+def test_one_missing_latency_times_all_rows_in_one_job(full, started):
+    remove(full, pick("latency", 7))
+    runner.run(TABLE, full)
+    (job,) = (job for stage in started[0] for job in jobs(stage))
+    assert job.kind == "latency" and job.budget_s == runner.LATENCY_BUDGET_S
+    assert job.experiments == tuple(row.experiment for row in TABLE.rows if row.experiment)
+
+
+def test_force_measures_everything(full, started):
+    runner.run(TABLE, full, force=True)
+    stages = started[0]
+    assert [len(jobs(stage)) for stage in stages] == [12, 1, 12]
+    assert all(job.force for stage in stages for job in jobs(stage))
+
+
+# Data sets
+
+
+def test_data_root_belongs_to_the_paper_scale(tmp_path, started):
+    for scale in ("small", "paper"):
+        runner.run(TABLE, Store(tmp_path / "store"), scale, data_root=tmp_path)
+    roots = [{job.data_root for job in jobs(stages[2])} for stages in started]
+    assert roots == [{None}, {str(tmp_path)}]
+
+
+def test_small_scale_data_is_generated_before_jobs_ask_for_it(tmp_path, started, monkeypatch):
+    roots = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("bench.data.synthetic.generate", lambda root, progress=None: roots.append(root))
+    runner.run(TABLE, Store(tmp_path / "store"), data_root=tmp_path / "coco")
+    assert roots == [tmp_path / "cache" / "hcformer-bench" / "synthetic_panoptic"]
+
+
+@pytest.mark.parametrize("root", [None, "absent"])
+def test_paper_scale_without_its_data_starts_nothing(tmp_path, started, root):
+    folder = root and tmp_path / root
+    with pytest.raises(BenchError, match=r"^(?!.*\n).*coco_panoptic.*--data-root or BENCH_DATA"):
+        runner.run(TABLE, Store(tmp_path / "store"), "paper", data_root=folder)
+    assert started == []
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 8)])
+def test_workers(monkeypatch, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert runner.workers() == expected
