@@ -23,14 +23,14 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184",
 
 @dataclass
 class Running:
-    """A job's subprocess; `fraction` is what it said it has done."""
+    """A job's subprocess; `fraction` is what it said it has done, None before it says anything."""
 
     job: Job
     estimate_s: float
     process: subprocess.Popen
     log: Path
     task: TaskID
-    fraction: float = 0.0
+    fraction: float | None = None
     error: str | None = None
     finished: bool = False
     buffer: bytes = field(default=b"")
@@ -74,15 +74,15 @@ class JobPool:
     def _run_stage(self, waiting: list[tuple[Job, float]], slots: int) -> None:
         while waiting or self._running:
             while waiting and len(self._running) < slots:
-                self._start(*waiting.pop(0), slots)
+                self._start(*waiting.pop(0))
             for key, _ in self._selector.select(timeout=1.0):
                 self._read(key.data)
             self._show()
 
-    def _start(self, job: Job, estimate_s: float, slots: int) -> None:
+    def _start(self, job: Job, estimate_s: float) -> None:
         log = self._store.scratch_dir(job.experiments[0], job.kind, job.seed) / "log.txt"
         environment = dict(os.environ)
-        if slots > 1:  # a core each: faster than sharing them, and the same bits whatever the number of cores
+        if job.kind != "latency":  # a core each: faster than sharing them, and the same bits on any number of cores
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment |= KEEP_MEMORY
         with log.open("wb") as errors:
@@ -114,7 +114,10 @@ class JobPool:
         running.error = message.get("error", running.error)
         running.finished = message.get("finished", running.finished)
         if message.get("total") and {"done", "label"} <= message.keys():
-            running.fraction = min(1.0, message["done"] / message["total"])
+            fraction = min(1.0, message["done"] / message["total"])
+            if running.fraction is None:  # what an earlier, killed run had done took no time of this one
+                self._clock.skip(running.estimate_s * fraction)
+            running.fraction = fraction
             self._progress.update(running.task, completed=running.fraction, note=message["label"])
 
     def _end(self, running: Running) -> None:
@@ -133,14 +136,14 @@ class JobPool:
         self._print(f"failed: {running.job.label}: {reason}", style="red")
 
     def _show(self) -> None:
-        active = sum(r.estimate_s * r.fraction for r in self._running)
+        active = sum(r.estimate_s * (r.fraction or 0.0) for r in self._running)
         fraction, remaining = self._clock.estimate(active)
         note = f"about {_duration(remaining)} left"
         self._progress.update(self._total, completed=fraction, note=note)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_plain > PLAIN_REPORT_SECONDS:
             self._last_plain = now
-            doing = "; ".join(f"{r.job.label} {r.fraction:.0%}" for r in self._running)
+            doing = "; ".join(f"{r.job.label} {r.fraction or 0:.0%}" for r in self._running)
             self._print(f"{fraction:.0%} of the plan, {note}: {doing}")
 
     def _print(self, line: str, style: str | None = None) -> None:
@@ -155,6 +158,7 @@ class Estimator:
         self._wall = [sum(estimate for _, estimate in jobs) / slots for jobs, slots in stages]
         self._slots = [slots for _, slots in stages]
         self._finished = 0.0
+        self._skipped = 0.0
         self._stage = 0
         self._start = time.monotonic()
 
@@ -166,12 +170,17 @@ class Estimator:
         """A job of that estimate has ended, in the present stage."""
         self._finished += estimate_s
 
+    def skip(self, estimate_s: float) -> None:
+        """So much of a job of the present stage was done before this run: it counts as done, not for the pace."""
+        self._skipped += estimate_s / self._slots[self._stage]
+
     def estimate(self, active_s: float) -> tuple[float, float]:
         """Share of the plan done and seconds left; active_s: the estimated seconds done of the running jobs."""
         done = sum(self._wall[: self._stage]) + (self._finished + active_s) / self._slots[self._stage]
         total = sum(self._wall)
         elapsed = time.monotonic() - self._start
-        pace = elapsed / done if done > 0.05 * total else 1.0  # this machine's seconds for an estimated one
+        work = done - self._skipped
+        pace = elapsed / work if work > 0.05 * total else 1.0  # this machine's seconds for an estimated one
         return min(1.0, done / total) if total else 1.0, max(0.0, total - done) * pace
 
 

@@ -27,8 +27,8 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
         if name in SWINS:
             load_swin(backbone, name)
             return SWINS[name]
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BenchError(f"no ImageNet weights for {name} ({reason}): go online, or fill the download cache") from error
     raise BenchError(f"backbone '{name}' has no ImageNet weights: known are {', '.join([*RESNETS, *SWINS])}")
 
@@ -39,7 +39,8 @@ def load_torchvision_state(backbone: nn.Module, state: dict) -> None:
     extra = set()
     for name, module in backbone.named_modules():
         if isinstance(module, DeformableDownsampling):
-            state[f"{name}.deform.weight"] = state.pop(f"{name}.weight")
+            if f"{name}.weight" in state:
+                state[f"{name}.deform.weight"] = state.pop(f"{name}.weight")
             extra |= {f"{name}.deform.bias", f"{name}.offset.weight", f"{name}.offset.bias"}
     missing, unexpected = backbone.load_state_dict(state, strict=False)
     if set(missing) != extra or unexpected:

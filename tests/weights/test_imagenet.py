@@ -73,7 +73,7 @@ def test_state_without_a_replaced_weight(original):
         HTTPError("https://example.org", 503, "Service Unavailable", {}, None),
         ConnectionResetError(104, "Connection reset by peer"),
         RuntimeError("invalid hash value\nexpected something else"),
-        TimeoutError(),  # says nothing
+        TimeoutError(),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -1,0 +1,141 @@
+"""Evaluation of a model by a recipe, and what becomes a record's metrics."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pad
+
+from bench import accuracy
+from bench.accuracy import evaluate, measure_accuracy
+from bench.data import synthetic
+from bench.data.coco import CocoPanoptic
+from bench.data.registry import open_split
+from bench.experiments import RECIPES
+from bench.training.engine import TrainingResult
+from models.outputs import MaskPrediction
+from tests.data.conftest import TinyCoco
+from tests.report.fakes import SMALL
+
+RECIPE = RECIPES["synthetic_panoptic", "small"]
+METRICS = {"PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Cache folder with two training and four validation images."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "SPLITS", {"train": 2, "val": 4})
+        synthetic.ensure(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def val_set(cache):
+    return open_split("synthetic_panoptic", "val", cache)
+
+
+class Oracle(nn.Module):
+    """Answers image after image of a data set with its own segments, as surely as logits can; notes the inputs."""
+
+    def __init__(self, dataset, shift=0, queries=16):
+        super().__init__()
+        self.dataset, self.shift, self.queries = dataset, shift, queries
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.inputs, self.index = [], 0
+
+    def forward(self, images):
+        assert not self.training and not torch.is_grad_enabled()
+        self.inputs.append(images)
+        sample = self.dataset[self.index]
+        self.index += 1
+        count, classes = len(sample.labels), len(self.dataset.categories)
+        class_logits = torch.zeros(1, self.queries, classes + 1)
+        class_logits[:, count:, -1] = 30
+        class_logits[0, torch.arange(count), (sample.labels + self.shift) % classes] = 30
+        masks = pad(sample.masks.float(), (0, 0, 0, 0, 0, self.queries - count))[None]
+        return MaskPrediction(class_logits, 60 * interpolate(masks, images.shape[-2:]) - 30)
+
+
+def test_perfect_prediction(val_set):
+    seen = []
+    values = evaluate(Oracle(val_set), RECIPE, val_set, lambda done, total: seen.append((done, total)))
+    assert values == {name: pytest.approx(100, abs=1e-6) for name in METRICS}
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_right_masks_of_wrong_classes(val_set):
+    values = evaluate(Oracle(val_set, shift=1), RECIPE, val_set)
+    assert values["PQ"] < 15 and values["mIoU_pan"] < 15
+
+
+def test_model_sees_the_image_as_it_is(val_set):
+    model = Oracle(val_set)
+    evaluate(model, RECIPE, val_set)
+    assert [tuple(images.shape) for images in model.inputs] == [(1, 3, 128, 128)] * 4
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    expected = (val_set[2].image.float() - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(model.inputs[2][0], expected)
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer", "size"),
+    [
+        (32, 100, (32, 48)),  # the shorter side of 4 becomes 32
+        (80, 96, (64, 96)),  # the longer side of 6 would exceed 96
+        (27, 100, (27, 41)),  # 40.5 is rounded up
+    ],
+)
+def test_recipe_with_a_test_size(tmp_path, shorter, longer, size):
+    dataset = CocoPanoptic(TinyCoco(tmp_path / "tiny").root, "val")
+    model = Oracle(dataset)
+    values = evaluate(model, replace(RECIPE, test_shorter_side=shorter, test_longer_side=longer), dataset)
+    (images,) = model.inputs
+    assert tuple(images.shape[-2:]) == tuple(-(-side // 32) * 32 for side in size)
+    assert images[0, :, size[0] - 1, size[1] - 1].any(), "the image ends too early"
+    assert not images[..., size[0] :, :].any() and not images[..., size[1] :].any(), "no zeros beyond the image"
+    assert set(values) == METRICS  # at the image's own size again: the evaluator refuses another
+
+
+# What is recorded
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """No training; `evaluate` finds no stuff."""
+    calls = []
+
+    def train(model, recipe, seed, dataset, folder, identity, progress):
+        calls.append((identity, seed, len(dataset)))
+        progress(recipe.iterations, recipe.iterations, 12.0)
+        return TrainingResult(3.5, 2, 12.0)
+
+    monkeypatch.setattr(accuracy, "train", train)
+    monkeypatch.setattr(accuracy, "evaluate", lambda *args: {"PQ": 50.0, "PQ_th": 0.0, "PQ_st": float("nan")})
+    return calls
+
+
+def test_metric_without_a_value_is_left_out(cache, tmp_path, untrained):
+    progress = []
+    result = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *report: progress.append(report))
+    assert result.metrics == {
+        "PQ": {"value": 50.0, "unit": "%", "n": 4},
+        "PQ_th": {"value": 0.0, "unit": "%", "n": 4},
+        "training_seconds": {"value": 3.5, "unit": "s", "n": 1},
+        "final_loss": {"value": 12.0, "unit": "1", "n": 1},
+    }
+    assert result.recipe == RECIPE
+    assert (result.details["resumed"], result.details["train_images"], result.details["val_images"]) == (2, 2, 4)
+    assert result.details["imagenet_weights"] == "none: trained from scratch"
+    assert all(0 < done < total for done, total, _ in progress), "evaluation is still to come"
+
+
+def test_checkpoints_tell_seeds_and_recipes_apart(cache, tmp_path, untrained, monkeypatch):
+    for seed in (0, 1):
+        measure_accuracy(SMALL, seed, tmp_path, cache, lambda *_: None)
+    monkeypatch.setitem(RECIPES, ("synthetic_panoptic", "small"), replace(RECIPE, learning_rate=1e-9))
+    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert [seed for _, seed, _ in untrained] == [0, 1, 1]
+    assert len({identity for identity, *_ in untrained}) == 3
