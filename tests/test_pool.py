@@ -100,7 +100,7 @@ def test_failures_are_reported_and_the_rest_goes_on(scripted, store, capfd):
 
 def test_progress_is_what_a_job_says(scripted, store, monkeypatch):
     fractions = []
-    monkeypatch.setattr(JobPool, "_show", lambda self: fractions.extend(r.fraction for r in self._running))
+    monkeypatch.setattr(JobPool, "_show", lambda self: fractions.extend(r.fraction or 0.0 for r in self._running))
     original = JobPool._message
 
     def message(self, running, line):
