@@ -59,6 +59,13 @@ class MaskFormer(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.decoder = decoder
 
+    def as_released(self) -> "MaskFormer":
+        """This model, from now on with the work of the released implementation, which in evaluation too predicts from
+        every decoder layer; the FLOPs of table 1 count that. The last layer's prediction stays the same.
+        """
+        self.decoder.every_layer = True
+        return self
+
     def forward(self, images: Tensor) -> MaskPrediction:
         """images [B, 3, H, W], normalised -> masks at the finest stride, in training all layers' predictions."""
         features = self.backbone(images).features

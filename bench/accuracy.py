@@ -1,5 +1,6 @@
 """Accuracy of one experiment and seed: train by its recipe, then evaluate the last checkpoint."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,19 @@ def measure_accuracy(
     def on_step(done: int, _: int, loss: float) -> None:
         progress(done, total, f"step {done}/{recipe.iterations}, loss {loss:.1f}")
 
-    identity = f"{experiment.key} seed {seed} recipe {content_hash(recipe.to_dict())}"
+    # The data set's fingerprint too: training never goes on with other data.
+    data = fingerprint(root, info.train_split)
+    identity = f"{experiment.key} seed {seed} recipe {content_hash(recipe.to_dict())} data {data}"
     result = train(model, recipe, seed, train_set, folder, identity, on_step)
 
     def on_image(done: int, count: int) -> None:
         progress(recipe.iterations + (total - recipe.iterations) * done / count, total, f"evaluated {done}/{count}")
 
+    begun = time.monotonic()
     values = evaluate(model, recipe, val_set, on_image)
     metrics = {name: {"value": v, "unit": "%", "n": len(val_set)} for name, v in values.items() if v == v}
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
+    metrics["evaluation_seconds"] = {"value": time.monotonic() - begun, "unit": "s", "n": len(val_set)}
     metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
     details = {
         "imagenet_weights": weights,
@@ -65,7 +70,7 @@ def measure_accuracy(
         "resumed": result.resumed,
         "train_images": len(train_set),
         "val_images": len(val_set),
-        "train_fingerprint": fingerprint(root, info.train_split),
+        "train_fingerprint": data,
         "val_fingerprint": fingerprint(root, info.val_split),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

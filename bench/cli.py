@@ -16,17 +16,21 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     help="Reproducibility benchmark for HCFormer: measure a table of the paper and set it beside the published one.",
 )  # fmt: skip
-RESULTS = Path("results")
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table, e.g. table1.")]
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of records and tables.")]
-ReferenceOption = Annotated[Path, typer.Option("--reference", help="Store shown in the column 'reference'.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Folder of records and tables; default: results/local.")
+]
+ReferenceOption = Annotated[
+    Path | None, typer.Option("--reference", help="Store shown as reference; default: results/reference.")
+]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Scale of the accuracy runs: small or paper.")]
 DataRoot = Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the data set (paper scale).")]
 
 
 @app.command()
-def plan(table: TableName, store: StoreOption = RESULTS / "local", scale: ScaleOption = "small") -> None:
+def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "small") -> None:
     """List what the table needs, what is there and what is missing, with an estimate."""
     from tabulate import tabulate
 
@@ -52,8 +56,8 @@ def plan(table: TableName, store: StoreOption = RESULTS / "local", scale: ScaleO
 @app.command()
 def run(
     table: TableName,
-    store: StoreOption = RESULTS / "local",
-    reference: ReferenceOption = RESULTS / "reference",
+    store: StoreOption = None,
+    reference: ReferenceOption = None,
     scale: ScaleOption = "small",
     data_root: DataRoot = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is there already.")] = False,
@@ -74,27 +78,32 @@ def run(
 
 
 @app.command()
-def report(
-    table: TableName, store: StoreOption = RESULTS / "local", reference: ReferenceOption = RESULTS / "reference"
-) -> None:
+def report(table: TableName, store: StoreOption = None, reference: ReferenceOption = None) -> None:
     """Write and print the table from the records that are there. Measures nothing."""
+    if store is not None and not store.is_file() and not (store / "records").is_dir():
+        raise BenchError(f"{store} holds no records: give a store with --store, or measure with 'bench run {table}'")
     _report(table, store, reference)
 
 
-def _report(table: str, store: Path, reference: Path) -> None:
+def _report(table: str, folder: Path | None, reference: Path | None) -> None:
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report
 
-    csv, markdown = write_report(table, _store(store), Store(reference) if reference.is_dir() else None)
-    if store.name != GIT_IGNORED_STORE and (store.parent / "published").is_dir():
-        write_overview(store.parent)
+    if reference is not None and not reference.is_dir():
+        raise BenchError(f"{reference} is not a folder: give an existing store with --reference")
+    reference = reference or RESULTS / "reference"
+    store = _store(folder)
+    csv, markdown = write_report(table, store, Store(reference) if reference.is_dir() else None)
+    if store.path.name != GIT_IGNORED_STORE and (store.path.parent / "published").is_dir():
+        write_overview(store.path.parent)
     typer.echo(markdown.read_text(encoding="utf-8"))
     typer.echo(f"written: {markdown} and {csv}")
 
 
-def _store(path: Path) -> "Store":
+def _store(path: Path | None) -> "Store":
     from bench.records import Store
 
+    path = path or RESULTS / "local"
     if path.exists() and not path.is_dir():
         raise BenchError(f"{path} is not a folder: give the folder of the store with --store")
     return Store(path)

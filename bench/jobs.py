@@ -112,6 +112,8 @@ def _latency(job: Job, store: Store, report: Reporter) -> None:
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if job.force:
+        scratch.unlink(missing_ok=True)
     results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
     facts["duration_s"] = time.monotonic() - begun
     for experiment in job.experiments:
@@ -125,12 +127,15 @@ def _accuracy(job: Job, store: Store, report: Reporter) -> None:
     from bench import provenance
     from bench.accuracy import measure_accuracy
 
-    experiment, begun = job.experiments[0], time.monotonic()
+    experiment = job.experiments[0]
     facts = provenance.collect(list(job.command))
     folder = store.scratch_dir(experiment, "accuracy", job.seed)
     root = Path(job.data_root) if job.data_root else None
+    if job.force:
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
     result = measure_accuracy(experiment, job.seed, folder, root, report)
-    facts["duration_s"] = time.monotonic() - begun
+    parts = ("training_seconds", "evaluation_seconds")  # of all parts of a run that was killed
+    facts["duration_s"] = sum(result.metrics[name]["value"] for name in parts)
     record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
     store.write(record, force=True)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -151,6 +156,10 @@ def main() -> None:
         run_job(Job.from_json(sys.argv[1]), Reporter())
     except BenchError as error:
         emit({"error": str(error)})
+        sys.exit(2)
+    except OSError as error:  # a full or unwritable disk
+        place = error.filename or "no file named"
+        emit({"error": f"{error.strerror or error} ({place}): free space or make it writable"})
         sys.exit(2)
     emit({"finished": True})
 

@@ -85,7 +85,7 @@ class JobPool:
         if job.kind != "latency":  # a core each: faster than sharing them, and the same bits on any number of cores
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment |= KEEP_MEMORY
-        with log.open("wb") as errors:
+        with log.open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.jobs", job.to_json()],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment,

@@ -31,8 +31,8 @@ def collect(command: list[str] | None = None, **facts) -> dict:
             "cuda": torch.version.cuda if cuda else None,
         },
         "cpu": cpu_name(),
-        "cores": _cores(),
-        "threads": torch.get_num_threads() if torch is not None else _cores(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads() if torch is not None else available_cores(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "platform": platform.platform(),
         "command": shlex.join(command if command is not None else sys.argv),
@@ -63,10 +63,14 @@ def cpu_name() -> str:
     return next(filter(None, names), platform.processor() or "unknown")
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cores
 
 
 def _version(package: str) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments.experiment import Experiment
+from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
 
 SCHEMA = 1
@@ -92,7 +93,7 @@ class Record:
             "key": self.experiment.key,
             "experiment": self.experiment.to_dict(),
             "recipe": self.recipe and dict(self.recipe),
-            "recipe_hash": self.recipe and recipe_hash(dict(self.recipe)),
+            "recipe_hash": self.recipe and _checksum(self.recipe),
             "metrics": {name: dict(metric) for name, metric in self.metrics.items()},
             "samples": {name: list(values) for name, values in self.samples.items()},
             "details": dict(self.details),
@@ -112,7 +113,7 @@ class Record:
         record = cls(Experiment.from_dict(values["experiment"]), **kept)
         if values["key"] != record.experiment.key:
             raise ValueError("key and experiment disagree")
-        if record.recipe and values["recipe_hash"] != recipe_hash(dict(record.recipe)):
+        if record.recipe and values["recipe_hash"] != _checksum(record.recipe):
             raise ValueError("recipe hash and recipe disagree")
         return record
 
@@ -224,6 +225,11 @@ def _check_kind(kind: str, seed: int | None) -> None:
         raise unknown_name("record kind", str(kind), KINDS)
     if (kind == "accuracy") != (isinstance(seed, int) and not isinstance(seed, bool)):
         raise ValueError("accuracy records, and only they, have a seed")
+
+
+def _checksum(recipe: Mapping) -> str:
+    """Of the recipe as written, unlike `recipe_hash`, which depends on today's defaults."""
+    return content_hash({name: value for name, value in recipe.items() if name != "seeds"})
 
 
 def _is_metric(metric: object) -> bool:

@@ -1,6 +1,5 @@
 """From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Measurement, PaperTable
 from bench.jobs import Job
 from bench.pool import JobPool
+from bench.provenance import available_cores
 from bench.records import Store
+from bench.report.published import load_published
 
 LATENCY_BUDGET_S = 300.0
 
@@ -45,10 +46,10 @@ def estimate(measurement: Measurement, timed_together: int = 1) -> float:
     """Seconds a measurement is expected to take on one core (latency: its share of the common run)."""
     experiment = measurement.experiment
     if measurement.kind == "complexity":
-        return COMPLEXITY_S[experiment.backbone]
+        return COMPLEXITY_S.get(experiment.backbone, 15.0)
     if measurement.kind == "latency":
         return LATENCY_BUDGET_S / timed_together
-    step = PAPER_STEP_S if experiment.scale == "paper" else STEP_S[experiment.method]
+    step = PAPER_STEP_S if experiment.scale == "paper" else STEP_S.get(experiment.method, 0.3)
     return recipe_for(experiment).iterations * step
 
 
@@ -78,8 +79,9 @@ def run(
     stages = [
         ([job for job in single if job[0].kind == "complexity"], workers()),
         (latency, 1),
-        ([job for job in single if job[0].kind == "accuracy"], workers()),
+        ([job for job in single if job[0].kind == "accuracy"], training_slots(scale)),
     ]
+    load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in single if job.kind == "accuracy"], data_root)
     return JobPool(stages, store, quiet).run() if planned else []
 
@@ -89,13 +91,20 @@ def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> N
 
     Raises BenchError where files are missing, before hours of counting and timing.
     """
-    from bench.data.registry import dataset_root, get_dataset_info
+    from bench.data.registry import get_dataset_info, open_split
 
     for name in sorted({experiment.dataset for experiment in experiments}):
-        dataset_root(name, None if get_dataset_info(name).generated else data_root)
+        for split in ("train", "val"):
+            open_split(name, split, None if get_dataset_info(name).generated else data_root)
 
 
 def workers() -> int:
     """Subprocesses at a time: the cores of this process, at most 8 (each loads its own libraries)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))
+    return max(1, min(8, available_cores()))
+
+
+def training_slots(scale: str) -> int:
+    """Trainings at a time: one a core, but one alone where they would share a GPU or are of paper scale."""
+    import torch
+
+    return 1 if torch.cuda.is_available() or scale == "paper" else workers()

@@ -9,14 +9,10 @@ from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError, unknown_name
-from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from models.backbones.resnet import resnet, small_resnet
 from models.backbones.swin import swin
 from models.hcformer import hcformer
-
-# The transformer of the small scale. No dropout: with it, none of the methods learns in a few hundred steps.
-SMALL_WIDTH = {"channels": 64, "heads": 4, "hidden": 256, "dropout": 0.0}
-SMALL_EMBEDDING = 64
 
 
 def _r50(experiment: Experiment) -> nn.Module:
@@ -36,7 +32,7 @@ def _swin_l(experiment: Experiment) -> nn.Module:
 
 
 def _small(experiment: Experiment) -> nn.Module:
-    return small_resnet(_deformable_level(experiment))
+    return small_resnet(_deformable_level(experiment), SMALL_SCALE_MODEL["blocks"], SMALL_SCALE_MODEL["width"])
 
 
 def _deformable_level(experiment: Experiment) -> int:
@@ -49,7 +45,8 @@ def _output_norms(experiment: Experiment) -> tuple[int, ...]:
 
 
 def _hcformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
-    embedding = {"embedding_channels": SMALL_EMBEDDING} if experiment.scale == "small" else {}
+    small = experiment.scale == "small"
+    embedding = {"embedding_channels": SMALL_SCALE_MODEL["embedding_channels"]} if small else {}
     return hcformer(
         num_classes,
         backbone,
@@ -77,8 +74,8 @@ def _maskformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -
 def _mask2former(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
     width = {}
     if experiment.scale == "small":
-        hidden = SMALL_WIDTH["hidden"]
-        width = {"hidden_dim": SMALL_WIDTH["channels"], "num_heads": SMALL_WIDTH["heads"]}
+        hidden = SMALL_SCALE_MODEL["hidden"]
+        width = {"hidden_dim": SMALL_SCALE_MODEL["channels"], "num_heads": SMALL_SCALE_MODEL["heads"]}
         width |= {"encoder_feedforward": hidden, "decoder_feedforward": hidden}
     return mask2former(
         num_classes,
@@ -90,8 +87,10 @@ def _mask2former(experiment: Experiment, num_classes: int, backbone: nn.Module) 
     )
 
 
-def _width(experiment: Experiment) -> dict[str, int]:
-    return SMALL_WIDTH if experiment.scale == "small" else {}
+def _width(experiment: Experiment) -> dict[str, float]:
+    """Width, heads, feed-forward width and dropout of the transformer, where they are not the paper's."""
+    names = ("channels", "heads", "hidden", "dropout")
+    return {name: SMALL_SCALE_MODEL[name] for name in names} if experiment.scale == "small" else {}
 
 
 BACKBONES: dict[str, Callable[[Experiment], nn.Module]] = {

@@ -124,6 +124,7 @@ def test_metric_without_a_value_is_left_out(cache, tmp_path, untrained):
         "PQ": {"value": 50.0, "unit": "%", "n": 4},
         "PQ_th": {"value": 0.0, "unit": "%", "n": 4},
         "training_seconds": {"value": 3.5, "unit": "s", "n": 1},
+        "evaluation_seconds": result.metrics["evaluation_seconds"],
         "final_loss": {"value": 12.0, "unit": "1", "n": 1},
     }
     assert result.recipe == RECIPE

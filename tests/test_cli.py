@@ -21,6 +21,7 @@ COUNT = len(TABLE.measurements())
 def bench(monkeypatch, capsys, tmp_path):
     """bench(*arguments) -> (exit code, output, errors), in this process and an empty folder; starts no job."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "RESULTS", tmp_path / "results")
     monkeypatch.delenv("BENCH_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -83,7 +84,7 @@ cli.main()
 
 
 def test_report_needs_no_model_package(full, tmp_path):
-    code, out, errors = shell("-c", WITHOUT, "report", "table1", "--store", full.path, "--reference", tmp_path / "none")
+    code, out, errors = shell("-c", WITHOUT, "report", "table1", "--store", full.path, "--reference", tmp_path)
     assert (code, errors) == (0, "")
     assert "# Table 1" in out and "Mask2Former" in out
     assert (full.path / "tables" / "table1.csv").is_file()
@@ -152,7 +153,7 @@ def test_report_of_an_empty_store(bench, tmp_path):
 def test_reference_stands_beside_the_own_figures(bench, tmp_path):
     full_store(TABLE, tmp_path / "results" / "reference")
     _, out, _ = bench("report", "table1")
-    alone = bench("report", "table1", "--reference", tmp_path / "none")[1]
+    alone = bench("report", "table1", "--reference", tmp_path)[1]
     assert "reference" in out and len(out) > len(alone)
     assert not list((tmp_path / "results" / "reference").glob("tables/*")), "the reference store was written to"
 
@@ -169,6 +170,15 @@ def test_damaged_record(bench, full, command, content):
 
 
 # Stores that are none
+
+
+def test_store_without_records(bench, tmp_path):
+    mistake(bench("report", "table1", "--store", "typo"), "typo holds no records", "--store", "bench run table1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reference_that_is_not_there(bench, full):
+    mistake(bench("report", "table1", "--store", full.path, "--reference", "typo"), "typo", "--reference")
 
 
 @pytest.mark.parametrize("command", ["plan", "run", "report"])
@@ -227,9 +237,9 @@ def test_options_reach_the_run(bench, monkeypatch, tmp_path):
     bench("run", "table1", "--store", tmp_path / "mine", "--scale", "paper", "--force")
     bench("run", "table1", "--data-root", "/other")
     assert [(str(store.path), *rest) for _, store, *rest in calls] == [
-        ("results/local", "small", None, False),
+        (str(tmp_path / "results" / "local"), "small", None, False),
         (str(tmp_path / "mine"), "paper", Path("/data"), True),
-        ("results/local", "small", Path("/other"), False),
+        (str(tmp_path / "results" / "local"), "small", Path("/other"), False),
     ]
 
 

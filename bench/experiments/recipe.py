@@ -1,6 +1,6 @@
-"""`Recipe`: how an experiment is trained and tested. The same for every method of a data set and scale."""
+"""`Recipe`: how an experiment is trained and tested, one for a data set and scale; only the length may differ."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
@@ -10,6 +10,9 @@ from bench.experiments.hashing import content_hash
 @dataclass(frozen=True)
 class Recipe:
     """Training and testing of one data set at one scale (section 3.1 and Appendix D of the paper).
+
+    At small scale every method gets the same recipe. At paper scale HCFormer+ and Swin-L get the paper's doubled
+    epochs (Appendix D); MaskFormer and Mask2Former get HCFormer's epochs (matched protocol), not their own papers'.
 
     Sizes are pixels, (height, width). The learning rate is multiplied by `step_factor` at each of `step_fractions`
     of `iterations`. `scale_range` is the range of random resizing before the crop; (1, 1) means none. At test time
@@ -51,8 +54,13 @@ class Recipe:
 
 
 def recipe_hash(values: dict) -> str:
-    """`Recipe.hash` of a recipe given as plain values, also one of an earlier version with other fields."""
-    return content_hash({name: value for name, value in values.items() if name != "seeds"})
+    """`Recipe.hash` of a recipe given as plain values, also one of an earlier version with other fields.
+
+    A field at its default does not count: a recipe from before that field existed is the same recipe.
+    """
+    kept = {name: value for name, value in values.items() if name != "seeds"}
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    return content_hash({name: v for name, v in kept.items() if name not in defaults or v != defaults[name]})
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
@@ -91,9 +99,9 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 
 def recipe_for(experiment: Experiment) -> Recipe:
-    """The recipe of an experiment. At paper scale HCFormer+ and Swin-L each double the epochs (Appendix D).
+    """The recipe of an experiment: that of its data set and scale, at paper scale with the method's epochs.
 
-    MaskFormer and Mask2Former get HCFormer's epochs (matched protocol). Raises BenchError where none is defined.
+    HCFormer+ and Swin-L each double them (see `Recipe`). Raises BenchError where none is defined.
     """
     pair = (experiment.dataset, experiment.scale)
     if pair not in RECIPES:

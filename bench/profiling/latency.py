@@ -8,7 +8,9 @@ nothing to do on those of a random model; it is timed on a fixed synthetic predi
 
 import hashlib
 import json
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -76,7 +78,8 @@ def measure_latency(
     """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
 
     scratch: file to which every single timing is appended. A killed run goes on from it in the same round, unless
-        machine, software, commit, experiments or protocol differ. It is the caller's to remove afterwards.
+        machine, software, commit, uncommitted edits, experiments or protocol differ. It is the caller's to remove
+        afterwards.
     budget_s: wall time in seconds, that of earlier, killed parts of the run included. A further round is begun only
         if it fits, but never fewer than `protocol.min_rounds` and never more than `protocol.max_rounds`.
     progress: called with the timings done, those expected in all, and what is being done.
@@ -94,16 +97,17 @@ def measure_latency(
     done = 0
     while done < _rounds(log, done, protocol, budget_s):
         for key in (key for key in keys if (done, key) not in log):
+            load = _load_average()
             if bench is None:  # not before it is known that something is left to time
                 bench = _warm_bench(experiments, device, build, protocol, report)
             report(key)
             network_ms, end_to_end_ms = bench.time(key)
             now = time.perf_counter()
-            log.append(done, key, network_ms, end_to_end_ms, now - mark)
+            log.append(done, key, network_ms, end_to_end_ms, now - mark, load)
             mark = now
         done += 1
     report("timed")
-    details = _details(log.run, device, protocol)
+    details = _details(log, device, protocol, done)
     return {key: Latency(_samples(log, key, done), details) for key in keys}
 
 
@@ -140,18 +144,51 @@ def _samples(log: TimingLog, key: str, rounds: int) -> dict[str, list[float]]:
     return {f"latency_{name}": log.samples(key, f"{name}_ms", rounds) for name in ("network", "end_to_end")}
 
 
-def _details(run: str, device: str, protocol: LatencyProtocol) -> dict:
-    return {
-        "run": run,
+def _details(log: TimingLog, device: str, protocol: LatencyProtocol, rounds: int) -> dict[str, str | int]:
+    sizes, loads = protocol.sizes, log.loads()
+    details = {
+        "run": log.run,
         "device": device,
         "batch": 1,
         "weights": "random",
+        "memory_format": "channels last for HCFormer and HCFormer+, else contiguous",
         "post_processing": f"on a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
-        "protocol": asdict(protocol),
+        "image_size": f"{_text(sizes.image)} padded to {_text(sizes.padded)}",
+        "original_size": _text(sizes.original),
+        "warm_up": f"{protocol.warm_up_passes} pass(es) at {_text(protocol.warm_up_size)}",
+        "rounds": rounds,
     }
+    if loads:  # before the first and before the last timing
+        details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
+    return details
+
+
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _load_average() -> float | None:
+    """Processes that want to run, mean of the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has no such function
+        return None
 
 
 def _context(device: str, protocol: LatencyProtocol, keys: Sequence[str]) -> str:
     facts = {name: fact for name, fact in provenance.collect().items() if name not in _CHANGES_FREELY}
-    text = json.dumps([facts, device, asdict(protocol), list(keys)], sort_keys=True)
+    edits = _uncommitted(provenance.REPOSITORY) if facts["dirty"] else None
+    text = json.dumps([facts, edits, device, asdict(protocol), list(keys)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _uncommitted(repository: Path) -> str:
+    """Hash of what differs from the commit: the changes of tracked files, and new Python files (results/ left out)."""
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", repository, *arguments], capture_output=True, timeout=30).stdout
+
+    digest = hashlib.sha256(git("diff", "HEAD", "--binary", "--", ".", ":(exclude)results"))
+    for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py").split(b"\0")[:-1]:
+        digest.update(name + b"\0" + (repository / os.fsdecode(name)).read_bytes())
+    return digest.hexdigest()

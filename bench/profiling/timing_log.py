@@ -31,10 +31,15 @@ class TimingLog:
     def __contains__(self, timing: tuple[int, str]) -> bool:
         return timing in self._lines
 
-    def append(self, round_: int, key: str, network_ms: float, end_to_end_ms: float, cost_s: float) -> None:
-        """cost_s: wall time spent for this timing, with whatever had to be prepared for it."""
+    def append(
+        self, round_: int, key: str, network_ms: float, end_to_end_ms: float, cost_s: float, load: float | None
+    ) -> None:
+        """cost_s: wall time spent for this timing, with whatever had to be prepared for it.
+
+        load: the machine's load average before all that, None where it does not tell.
+        """
         numbers = dict(zip(_NUMBERS, (network_ms, end_to_end_ms, cost_s), strict=True))
-        line = {"context": self.context, "run": self.run, "round": round_, "key": key, **numbers}
+        line = {"context": self.context, "run": self.run, "round": round_, "key": key, **numbers, "load": load}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines[round_, key] = line
@@ -42,6 +47,10 @@ class TimingLog:
     def samples(self, key: str, name: str, rounds: int) -> list[float]:
         """Values of "network_ms" or "end_to_end_ms" of one experiment in the first `rounds` rounds, all complete."""
         return [self._lines[round_, key][name] for round_ in range(rounds)]
+
+    def loads(self) -> list[float]:
+        """Load averages before the timings, in their order, where known."""
+        return [line["load"] for line in self._lines.values() if line["load"] is not None]
 
     def spent_s(self) -> float:
         """Wall time that all timings took, over all parts of the run."""
@@ -68,6 +77,7 @@ def _parse(text: str) -> dict | None:
         line = json.loads(text)
         numbers = all(isinstance(line[name], float) and 0 <= line[name] < float("inf") for name in _NUMBERS)
         names = all(isinstance(line[name], str) for name in ("context", "run", "key"))
+        numbers = numbers and (line["load"] is None or isinstance(line["load"], float))
         return line if numbers and names and isinstance(line["round"], int) else None
     except (ValueError, TypeError, KeyError):
         return None

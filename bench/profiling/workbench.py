@@ -10,6 +10,7 @@ from bench.data.registry import get_dataset_info
 from bench.evaluation.postprocess import panoptic_segments, resize_masks
 from bench.experiments.experiment import Experiment
 from bench.profiling.complexity import ImageSizes, Size
+from bench.training.engine import memory_format
 
 CONFIDENT_QUERIES = 20
 _ALIGNMENT = 16  # floats: 64 bytes, a cache line
@@ -41,7 +42,8 @@ class Workbench:
 
     def time(self, key: str, size: Size | None = None) -> tuple[float, float]:
         """Milliseconds of one image of batch 1 (default: `sizes.padded`): network alone, and with post-processing."""
-        model, image = self.models[key], self._image(size or self.sizes.padded)
+        model = self.models[key]
+        image = self._image(size or self.sizes.padded).to(self.device, memory_format=memory_format(model))
         with torch.inference_mode():
             start = self._now()
             output = model(image)
@@ -53,9 +55,10 @@ class Workbench:
             end = self._now()
         return (network - start) * 1000, (network - start + end - ready) * 1000
 
-    def _image(self, size: Size) -> Tensor:
+    @staticmethod
+    def _image(size: Size) -> Tensor:
         """A normalised image of noise: some devices are faster on zeros."""
-        return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
 
     def _now(self) -> float:
         if self.device != "cpu":

@@ -1,13 +1,15 @@
 """A table as markdown for people: head, the paper's rows in three parts, latency ratios, the small-scale block."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Column, PaperTable, Row
-from bench.records import Record, Store
-from bench.report.text import head_lines, machine, markdown_table, number, value_cells
+from bench.records import Store
+from bench.report.frame import by_experiment
+from bench.report.latency import latency_block
+from bench.report.small import small_block
+from bench.report.text import head_lines, markdown_table, reference_line, value_cells
 from bench.report.verdict import REQUIRED_SEEDS
 
 LEGEND = (
@@ -18,19 +20,33 @@ LEGEND = (
 )
 
 
-def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store) -> str:
-    """The whole report of one table. `frame` is that of `build_table`; the store adds provenance and protocol."""
+def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, reference: Store | None = None) -> str:
+    """The whole report of one table. `frame` is that of `build_table` with the same stores.
+
+    The stores add what the frame leaves out: provenance, protocol, single rounds, the reference's range.
+    """
     keys = {row.experiment.key for row in table.rows + table.small_rows if row.experiment}
     records = [record for record in store.load_all() if record.experiment.key in keys]
     current = [record for record in records if record.is_current]
+    ours, theirs = by_experiment(store), by_experiment(reference)
     cells = {(line["row"], line["metric"]): line for line in frame.to_dict("records")}
-    parts = [f"# {table.title}", "\n".join(head_lines(current))]
+    head = head_lines(current)
+    if other := [record for key in sorted(keys) for record in theirs.get(key, [])]:
+        head.append(reference_line(other))
+    parts = [f"# {table.title}", "\n".join(head)]
     if len(records) > len(current):
         stale = len(records) - len(current)
-        parts.append(f"{stale} accuracy records were made with another recipe than today's and are left out.")
-    parts += [*LEGEND, *_accuracy(table, cells), *_complexity(table, cells), *_latency(table, cells, current)]
-    parts += _small(table, cells)
+        parts.append(f"Left out: {stale} accuracy record(s), made with another recipe than today's.")
+    parts += [*LEGEND, *_accuracy(table, cells), *_notes(table, "accuracy")]
+    parts += [*_complexity(table, cells), *_notes(table, "complexity")]
+    parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
+    parts += small_block(table, cells, ours, theirs)
     return "\n\n".join(parts) + "\n"
+
+
+def _notes(table: PaperTable, kind: str) -> list[str]:
+    texts = [f"- {note.text}" for note in table.notes if note.kind == kind]
+    return ["\n".join(texts)] if texts else []
 
 
 def _names(row: Row) -> list[str]:
@@ -95,87 +111,6 @@ def _complexity(table: PaperTable, cells: dict) -> list[str]:
 def _complexity_verdict(cell: dict) -> str:
     if cell["verdict"] != "reproduced":
         return cell["verdict"]
-    return f"reproduced ({100 * (cell['measured'] / cell['published'] - 1):+.1f} %)"
-
-
-def _latency(table: PaperTable, cells: dict, records: Sequence[Record]) -> list[str]:
-    columns = _columns(table, "latency")
-    latency = {record.experiment.key: record for record in records if record.kind == "latency"}
-    headers, texts = ["#", "method", "backbone"], []
-    for column in columns:
-        headers += [column.label, "p90", "ratio"]
-        percentiles = [cells[row.number, f"{column.metric}_p90"]["measured"] for row in table.rows]
-        texts += [
-            value_cells(_lines(cells, table.rows, column), column.digits, paper=False),
-            [number(value, column.digits) for value in percentiles],
-            [_ratio(table, cells, row, column.metric, latency) for row in table.rows],
-        ]
-    texts.append([_ratio(table, cells, row, "flops") for row in table.rows])
-    texts.append([cells[row.number, columns[0].metric]["verdict"] for row in table.rows])
-    rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    notes = [
-        "ms per image, batch 1, `median [reference]` and 90th percentile; the reference is of its own machine.",
-        "Ratio: to MaskFormer with the same backbone, formed only between timings of one run. The paper prints none.",
-        *_protocol(latency.values()),
-    ]
-    table_text = markdown_table([*headers, "FLOPs ratio", "verdict"], rows)
-    return ["## Latency", " ".join(notes), table_text]
-
-
-def _ratio(table: PaperTable, cells: dict, row: Row, metric: str, latency: dict | None = None) -> str:
-    """Measured value over that of MaskFormer with the same backbone; with `latency`, if both are of one run."""
-    base = next((r for r in table.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
-    if base is None or row.experiment is None:
-        return ""
-    if latency is not None:
-        pair = [latency.get(r.experiment.key) for r in (row, base)]
-        if None in pair or len({(r.details.get("run"), machine(r.provenance)) for r in pair}) > 1:
-            return ""
-    return number(cells[row.number, metric]["measured"] / cells[base.number, metric]["measured"], 2)
-
-
-def _protocol(records: Collection[Record]) -> list[str]:
-    """The plain facts that all latency records share."""
-    facts = [_facts(record) for record in records]
-    shared = [fact for fact in (facts[0] if facts else []) if all(fact in other for other in facts)]
-    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shared)
-    return [f"Protocol: {text}."] if text else []
-
-
-def _facts(record: Record) -> list[tuple[str, str]]:
-    return [(name, str(v)) for name, v in record.details.items() if name != "run" and isinstance(v, str | int | float)]
-
-
-def _small(table: PaperTable, cells: dict) -> list[str]:
-    """The small-scale block; the paper's numbers have no place in it."""
-    if not table.small_rows:
-        return []
-    first = table.small_rows[0].experiment
-    recipe = recipe_for(first)
-    height, width = recipe.crop_size
-    title = f"## Small scale: {first.dataset}, {height}x{width} crops, trained from scratch"
-    note = (
-        "Not comparable with the rows above: other data, other models, other scale. One recipe for all methods: "
-        f"{recipe.iterations} iterations of {recipe.batch_size} images, learning rate {recipe.learning_rate:g}, "
-        "tested on whole images. "
-        f"Models: {first.num_queries} queries, {first.decoder_layers} decoder layers. "
-        "Median (lowest..highest) of the seeds; percent, training in seconds."
-    )
-    headers = ["method", "run", *(column.label for column in table.small_columns), "seeds", "verdict"]
-    rows = []
-    for row in table.small_rows:
-        line = [cells[row.number, column.metric] for column in table.small_columns]
-        n = 0 if pd.isna(line[0]["n"]) else int(line[0]["n"])
-        values = [_with_range(cell, column) for cell, column in zip(line, table.small_columns, strict=True)]
-        rows.append([row.method, "measured", *values, f"{n} of {len(recipe.seeds)}", line[0]["verdict"]])
-        if any(pd.notna(cell["reference"]) for cell in line):
-            values = [number(c["reference"], k.digits) for c, k in zip(line, table.small_columns, strict=True)]
-            rows.append([row.method, "reference", *values, "", ""])
-    return [title, note, markdown_table(headers, rows)]
-
-
-def _with_range(cell: dict, column: Column) -> str:
-    if pd.isna(cell["measured"]):
-        return ""
-    middle, low, high = (number(cell[name], column.digits) for name in ("measured", "min", "max"))
-    return middle if cell["n"] == 1 else f"{middle} ({low}..{high})"
+    if cell["tolerance"].endswith("%"):
+        return f"reproduced ({100 * (cell['measured'] / cell['published'] - 1):+.1f} %)"
+    return f"reproduced ({cell['measured'] - cell['published']:+.2f} {cell['unit']})"

@@ -21,7 +21,10 @@ class Published:
 
     @property
     def tolerance_text(self) -> str:
-        return f"{self.tolerance:g} %" if self.relative else f"{self.tolerance:g}"
+        """ "3 %" of the value, "0.6 M", or "0.5" points of a percentage."""
+        if self.relative:
+            return f"{self.tolerance:g} %"
+        return f"{self.tolerance:g}" if self.unit == "%" else f"{self.tolerance:g} {self.unit}"
 
 
 def load_published(table: str, folder: Path = PUBLISHED) -> dict[tuple[int, str], Published]:

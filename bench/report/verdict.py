@@ -10,7 +10,7 @@ def verdict(published: Published | None, measured: float | None, n: int, kind: s
 
     n: seeds behind an accuracy value (the range of the other kinds does not matter).  kind: record kind.
     Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "reproduced",
-    "off by +1.2" (accuracy, points) or "off by +1.2 %" (complexity).
+    "off by +1.2" (points of a percentage), "off by +1.2 %" (of the printed value) or "off by +0.75 M".
     """
     if measured is None:
         return "not measured"
@@ -27,11 +27,14 @@ def verdict(published: Published | None, measured: float | None, n: int, kind: s
 
 
 def difference(published: Published, measured: float) -> float:
-    """Measured minus printed, in the unit of the tolerance: percent of the printed value, or points."""
+    """Measured minus printed, in the unit of the tolerance: percent of the printed value, or the value's own."""
     gap = measured - published.value
     return 100 * gap / published.value if published.relative else gap
 
 
 def difference_text(published: Published, measured: float) -> str:
-    """`difference` with sign and one decimal: "+1.2 %" or "-0.4"."""
-    return f"{difference(published, measured):+.1f}" + (" %" if published.relative else "")
+    """`difference` with sign and unit: "+1.2 %", "+0.75 M", or "-0.4" (points of a percentage)."""
+    gap = difference(published, measured)
+    if published.relative:
+        return f"{gap:+.1f} %"
+    return f"{gap:+.1f}" if published.unit == "%" else f"{gap:+.2f} {published.unit}"

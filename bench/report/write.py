@@ -25,7 +25,7 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     folder = store.path / "tables"
     texts = {
         folder / f"{table.name}.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        folder / f"{table.name}.md": render_markdown(table, frame, store),
+        folder / f"{table.name}.md": render_markdown(table, frame, store, reference),
     }
     for path, text in texts.items():
         write_atomically(path, text)

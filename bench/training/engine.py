@@ -1,9 +1,10 @@
 """The training loop: the same for every method, resumable to the bit.
 
 Every step seeds the global generator from (seed, iteration), and data order and augmentation are functions of the
-same two numbers. So a checkpoint needs no generator state, and a run that was killed continues exactly.
+same two numbers. So a checkpoint needs no generator state, and on a CPU a run that was killed continues exactly.
 """
 
+import hashlib
 import math
 import os
 import time
@@ -73,13 +74,13 @@ def train(
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "identity": identity}
             state |= {"iteration": done, "seconds": spent + now - begun, "resumed": resumed, "loss": loss}
             save_checkpoint(checkpoint, state)
-            saved = now
+            saved = time.monotonic()
     return TrainingResult(spent + time.monotonic() - begun, resumed, loss)
 
 
 def step(model, criterion, optimiser, recipe: Recipe, seed: int, iteration: int, dataset: CocoPanoptic) -> float:
     """One update on the batch that belongs to (seed, iteration); returns the total loss."""
-    torch.manual_seed(seed * 1_000_003 + iteration)
+    torch.manual_seed(derived_seed("step", seed, iteration))
     set_learning_rate(optimiser, recipe, iteration)
     images, targets = make_batch(dataset, recipe, seed, iteration)
     device = next(model.parameters()).device
@@ -109,7 +110,7 @@ def memory_format(model: nn.Module) -> torch.memory_format:
 
 def make_batch(dataset: CocoPanoptic, recipe: Recipe, seed: int, iteration: int) -> tuple[Tensor, list[Target]]:
     """The images [B, 3, H, W] and targets of a step: shuffled epochs, augmentation drawn from (seed, iteration)."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+    generator = torch.Generator().manual_seed(derived_seed("augmentation", seed, iteration))
     samples = [
         augment(dataset[index], generator, recipe.crop_size[0], recipe.scale_range)
         for index in batch_indices(len(dataset), recipe.batch_size, seed, iteration)
@@ -123,9 +124,16 @@ def batch_indices(length: int, batch_size: int, seed: int, iteration: int) -> li
     indices = []
     for position in range(iteration * batch_size, (iteration + 1) * batch_size):
         epoch, offset = divmod(position, length)
-        order = torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
+        order = torch.randperm(length, generator=generator)
         indices.append(int(order[offset]))
     return indices
+
+
+def derived_seed(purpose: str, seed: int, number: int) -> int:
+    """A generator's seed for one purpose and step: unrelated for different arguments."""
+    digest = hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def save_checkpoint(path: Path, state: dict) -> None:

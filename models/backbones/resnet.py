@@ -145,9 +145,6 @@ def resnet(depth: int, deformable_level: int = 0) -> ResNet:
     return ResNet(BLOCKS[depth], deformable_level=deformable_level)
 
 
-def small_resnet(deformable_level: int = 0) -> ResNet:
-    """The backbone of the small scale: one bottleneck a stage, a quarter of the width, trainable batch norm.
-
-    No pooling in the stem: at 128 pixels stride 32 would leave 4 x 4 clusters for up to twelve segments.
-    """
-    return ResNet((1, 1, 1, 1), width=16, norm=nn.BatchNorm2d, deformable_level=deformable_level, stem_pool=False)
+def small_resnet(deformable_level: int = 0, blocks: int = 1, width: int = 16) -> ResNet:
+    """A backbone for training from scratch: `blocks` bottlenecks a stage, trainable batch norm, no stem pooling."""
+    return ResNet((blocks,) * 4, width, nn.BatchNorm2d, deformable_level, stem_pool=False)

@@ -59,6 +59,20 @@ def test_every_prediction_equals_the_reference(shared):
         assert relative_error(mask_logits, expected[f"aux.{i}.pred_masks"]) < 1e-4
 
 
+def test_as_released_predicts_the_same_with_more_work():
+    model = moved(tiny()).eval()
+    calls = []
+    model.decoder.heads.register_forward_hook(lambda *_: calls.append(1))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        usual = model(images)
+        assert len(calls) == 1
+        released = model.as_released()(images)
+    assert len(calls) == 1 + 3  # every decoder layer
+    assert torch.equal(usual.class_logits, released.class_logits)
+    assert torch.equal(usual.mask_logits, released.mask_logits)
+
+
 # Names of transformers in terms of ours (rules for `rename`), after its query, key and value are one matrix.
 _ENCODER = r"^model\.pixel_level_module\.encoder\."
 _FPN = r"^model\.pixel_level_module\.decoder\.fpn\."

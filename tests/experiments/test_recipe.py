@@ -39,6 +39,16 @@ def test_hash_survives_json_and_sees_every_change_but_seeds(recipe):
     assert replace(recipe, seeds=(7,)).hash == recipe.hash
 
 
+def test_fields_at_their_default_do_not_count():
+    recipe = next(iter(RECIPES.values()))
+    older = recipe.to_dict()
+    del older["clip_norm"], older["dice_weight"]
+    assert recipe_hash(older) == recipe.hash
+    assert recipe_hash(older | {"clip_norm": 1.0}) == replace(recipe, clip_norm=1.0).hash != recipe.hash
+    del older["learning_rate"]  # has no default
+    assert recipe_hash(older) != recipe.hash
+
+
 def test_missing_recipe_is_named():
     with pytest.raises(BenchError, match="no recipe for synthetic_panoptic at scale paper"):
         recipe_for(experiment("hcformer", "r50", "synthetic_panoptic", "paper"))

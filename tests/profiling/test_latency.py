@@ -1,6 +1,8 @@
 """Interleaving, sample counts, budget and resume of the latency run, with tiny models."""
 
 import json
+import re
+import subprocess
 import time
 
 import pytest
@@ -33,6 +35,7 @@ class Recorder:
 
     def __init__(self, kill_at: int | None = None, delay_s: float = 0.0):
         self.passes: list[tuple[str, tuple[int, int]]] = []
+        self.images: dict[tuple[str, tuple[int, int]], torch.Tensor] = {}
         self.kill_at, self.delay_s = kill_at, delay_s
 
     def __call__(self, experiment) -> nn.Module:
@@ -42,11 +45,13 @@ class Recorder:
             def __init__(self):
                 super().__init__()
                 self.masks = nn.Conv2d(3, 7, 4, stride=4)
+                self.channels_last = experiment.method == "hcformer"
 
             def forward(self, images):
                 if len(recorder.passes) == recorder.kill_at:
                     raise Killed
                 recorder.passes.append((experiment.key, tuple(images.shape[-2:])))
+                recorder.images[recorder.passes[-1]] = images
                 time.sleep(recorder.delay_s)
                 return MaskPrediction(torch.zeros(1, 7, CLASSES + 1), self.masks(images))
 
@@ -73,8 +78,40 @@ def test_rounds_are_interleaved_after_the_warm_up(tmp_path):
         assert all(0 < network < end_to_end for network, end_to_end in pairs)
         assert results[key].metrics["latency_network"]["n"] == 3
     assert len({result.details["run"] for result in results.values()}) == 1
-    json.dumps(results[KEYS[0]].details)
     assert calls[-1][:2] == (9, 9) and all(done <= total for done, total, _ in calls)
+
+
+def test_details_are_plain_facts(tmp_path, monkeypatch):
+    loads = iter([0.52, *[1.0] * 7, 2.06])
+    monkeypatch.setattr(latency.os, "getloadavg", lambda: (next(loads), 9.0, 9.0), raising=False)
+    details = run(tmp_path / "log", Recorder())[KEYS[1]].details
+    assert re.fullmatch("[0-9a-f]{12}", details.pop("run"))
+    assert all(isinstance(fact, str | int) for fact in details.values())
+    expected = {
+        "image_size": "48x60 padded to 48x64",
+        "original_size": "24x32",
+        "warm_up": "1 pass(es) at 32x32",
+        "rounds": 3,
+        "load_average": "0.5 to 2.1",
+    }
+    assert {name: details[name] for name in expected} == expected
+
+
+def test_a_machine_without_load_average(tmp_path, monkeypatch):
+    monkeypatch.delattr(latency.os, "getloadavg", raising=False)
+    first = run(tmp_path / "log", Recorder())
+    assert "load_average" not in first[KEYS[0]].details
+    assert run(tmp_path / "log", Recorder(kill_at=0)) == first
+
+
+def test_all_models_see_the_same_image_of_noise(tmp_path):
+    recorder = Recorder()
+    run(tmp_path / "log", recorder)
+    images = [recorder.images[key, SIZES.padded] for key in KEYS]
+    assert all(torch.equal(image, images[0]) for image in images)
+    assert images[0].std() == pytest.approx(1, abs=0.05) and len(images[0].unique()) > 0.9 * images[0].numel()
+    formats = [image.is_contiguous(memory_format=torch.channels_last) for image in images]
+    assert formats == [True, False, False]  # each model in the format that it asks for
 
 
 def test_more_rounds_while_they_fit_the_budget(tmp_path):
@@ -117,6 +154,31 @@ def test_samples_of_another_machine_are_dropped(tmp_path, monkeypatch):
     assert len(recorder.passes) == 3 + 9
     assert second[KEYS[0]].details["run"] != first[KEYS[0]].details["run"]
     assert len(path.read_text().splitlines()) == 9
+
+
+def test_samples_of_other_edits_are_dropped(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=code, check=True)
+
+    def times_anew():
+        recorder = Recorder()
+        run(tmp_path / "log", recorder)
+        return bool(recorder.passes)
+
+    code = tmp_path / "code"
+    code.mkdir()
+    git("init", "-q")
+    (code / "model.py").write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(latency.provenance, "REPOSITORY", code)
+    assert times_anew() and not times_anew()
+    for file, text in (("model.py", "a = 2\n"), ("model.py", "a = 3\n"), ("new.py", "b = 1\n"), ("new.py", "b = 2\n")):
+        (code / file).write_text(text)
+        assert times_anew() and not times_anew()
+    (code / "results").mkdir()
+    (code / "results" / "new.json").write_text("{}")
+    assert not times_anew()
 
 
 def test_models_share_memory_but_layers_do_not():

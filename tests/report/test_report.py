@@ -1,10 +1,12 @@
 """Verdicts, the tidy table, its markdown, and that a report needs records alone."""
 
 import re
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,13 +17,14 @@ from bench.records import Store
 from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
 from bench.report.published import Published, load_published
 from bench.report.verdict import verdict
-from tests.report.fakes import R50, SMALL, accuracy, complexity, full_store, latency
+from tests.report.fakes import LATENCY_DETAILS, R50, SMALL, accuracy, complexity, full_store, latency
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = get_table("table1")
 PLUS = experiment("hcformer+", "r50", "coco_panoptic", "paper")
 PQ = Published(47.7, "%", 0.5, False, "")
 FLOPS = Published(87.0, "G", 3.0, True, "")
+PARAMS = Published(38.0, "M", 0.6, False, "")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ FLOPS = Published(87.0, "G", 3.0, True, "")
         (FLOPS, 89.61, 1, "complexity", "paper", "reproduced"),
         (FLOPS, 91.35, 1, "complexity", "paper", "off by +5.0 %"),
         (FLOPS, 80.0, 1, "complexity", "paper", "off by -8.0 %"),
+        (PARAMS, 38.6, 1, "complexity", "paper", "reproduced"),
+        (PARAMS, 37.36, 1, "complexity", "paper", "off by -0.64 M"),
         (None, 40.0, 3, "accuracy", "small", "other scale"),
         (None, 40.0, 1, "accuracy", "small", "other scale"),
         (None, None, 0, "accuracy", "small", "not measured"),
@@ -82,6 +87,7 @@ def test_complexity_and_latency_cells(tmp_path):
     frame = build_table(TABLE, store)
     flops, network = cell(frame, 5, "flops"), cell(frame, 5, "latency_network")
     assert (flops["measured"], flops["tolerance"], flops["verdict"]) == (87.9, "3 %", "reproduced")
+    assert cell(frame, 5, "params")["tolerance"] == "0.6 M"
     assert (network["measured"], network["min"], network["max"], network["n"]) == (900.0, 890.0, 925.0, 3)
     assert network["verdict"] == "no published value" and pd.isna(network["published"])
     assert cell(frame, 5, "latency_end_to_end_p90")["measured"] == 1220.0
@@ -110,7 +116,7 @@ def test_stale_records_are_left_out_and_said(tmp_path):
     store.write(replace(accuracy(SMALL), recipe={"iterations": 1}))
     frame = build_table(TABLE, store)
     assert frame.measured.isna().all()
-    assert "1 accuracy records were made with another recipe" in render_markdown(TABLE, frame, store)
+    assert "Left out: 1 accuracy record(s)" in render_markdown(TABLE, frame, store)
 
 
 def test_damaged_record_stops_the_report(tmp_path):
@@ -154,17 +160,19 @@ def test_markdown_cells(full):
     assert accuracy_table[7][3] == "50.2 → 50.1"
     assert accuracy_table[7][-1].startswith("PQ reproduced; off by: PQ_th -4.0, PQ_st +9.3, AP_pan_th")
     assert accuracy_table[2][3:] == ["44.3 →", "50.0 →", "35.6 →", "", "", "not measured"]
+    assert complexity_table[6][3:5] == ["38 →  38.40  [38.60]", "reproduced (+0.40 M)"]
     assert complexity_table[6][5] == "87 →  87.9  [88.1]"
     assert complexity_table[6][6] == "reproduced (+1.0 %)"
     assert complexity_table[12][3:] == ["451 →", "not measured", "3692 →", "not measured"]
     # 5 ms a GFLOP and 300 ms: (300 + 5 * 87) / (300 + 5 * 181)
-    assert latency_table[6][3:6] == ["735.0  [755.0]", "755.0", "0.61"]
-    assert latency_table[6][-2:] == ["0.48", "no published value"]
+    assert latency_table[6][3:6] == ["3", "735 (725..760)  [755]", "0.61"]
+    assert latency_table[6][6:] == ["1035 (1025..1060) [1055]", "0.69", "0.48", "no published value"]
     assert small_table[2] == (
         "MaskFormer,measured,33.0 (32.0..34.0),34.0 (33.0..35.0),35.0 (34.0..36.0),36.0 (35.0..37.0),"
         "37.0 (36.0..38.0),101 (100..102),3 of 3,other scale"
     ).split(",")
-    assert small_table[3][:3] == ["MaskFormer", "reference", "33.2"]
+    assert small_table[3][:3] == ["MaskFormer", "reference", "33.2 (32.2..34.2)"]
+    assert small_table[3][-2:] == ["3 of 3", ""]
 
 
 def test_small_scale_never_mixes_with_the_papers(full):
@@ -185,15 +193,88 @@ def test_ratios_need_one_run_and_one_machine(tmp_path):
         store = Store(tmp_path / f"store{len(str(change))}")
         store.write(latency(base, 1800.0))
         store.write(latency(R50, 900.0, **change))
-        table = tables_of(render_markdown(TABLE, build_table(TABLE, store), store))[2]
-        assert table[6][5] == ratio
+        assert latency_line(store)["ratio"] == ratio
+
+
+def latency_line(store: Store) -> dict[str, str]:
+    """Row 5 of the latency block by header; the first column of each name."""
+    header, _, *rows = tables_of(render_markdown(TABLE, build_table(TABLE, store), store))[2]
+    return dict(reversed(list(zip(header, rows[4], strict=True))))
+
+
+def test_ratio_is_the_median_of_the_rounds_ratios(tmp_path):
+    base = experiment("maskformer", "r50", "coco_panoptic", "paper")
+    slow_round_first, slow_round_last = (900, 0, 0), (0, 0, 400)
+    store = Store(tmp_path / "a")
+    store.write(latency(base, 1000.0, offsets=slow_round_first))
+    store.write(latency(R50, 500.0, offsets=slow_round_last))
+    expected = statistics.median([500 / 1900, 500 / 1000, 900 / 1000])
+    assert latency_line(store)["ratio"] == f"{expected:.2f}" == "0.50"
+    store.write(latency(R50, 500.0, offsets=(0, 400, 400)), force=True)
+    assert latency_line(store)["ratio"] == "0.90"  # of 500/1900, 900/1000, 900/1000; the medians' quotient differs
+    store.write(latency(R50, 500.0, offsets=(0, 0)), force=True)
+    assert latency_line(store)["ratio"] == ""
+
+
+def test_a_90th_percentile_is_shown_of_ten_rounds_or_more(tmp_path):
+    other = experiment("maskformer", "r50", "coco_panoptic", "paper")
+    few, many, store = (0,) * 9, (0,) * 10, Store(tmp_path)
+    store.write(latency(R50, offsets=few))
+    assert "p90" not in latency_line(store) and latency_line(store)["n"] == "9"
+    store.write(latency(other, offsets=many))
+    assert latency_line(store)["p90"] == ""
+    assert cell(build_table(TABLE, store), 5, "latency_network_p90")["measured"] == 920.0
+    store.write(latency(R50, offsets=many), force=True)
+    assert latency_line(store)["p90"] == "920"
+
+
+def test_latency_note_states_the_protocol_and_threads(tmp_path):
+    store = Store(tmp_path)
+    store.write(latency(R50, 45.0))
+    store.write(latency(PLUS, 50.0, threads=4))
+    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    assert "Protocol: n = 3 interleaved rounds, device cpu, batch 1, weights random" in text
+    assert "image size 800x1067 padded to 800x1088, original size 480x640" in text and "threads" not in text
+    assert latency_line(store)["network"] == "45.0 (35.0..70.0)"
+    store.write(latency(PLUS, 50.0), force=True)
+    assert ", 2 threads.\n" in render_markdown(TABLE, build_table(TABLE, store), store)
+
+
+def test_made_up_latency_details_are_those_of_the_profiler():
+    profiler = pytest.importorskip("bench.profiling.latency")
+    log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5])
+    assert profiler._details(log, "cpu", profiler.CPU_PROTOCOL, 3).keys() == LATENCY_DETAILS.keys()
+
+
+def test_notes_stand_below_their_blocks(full):
+    accuracy_part, rest = full[1].split("## Complexity")
+    complexity_part, rest = rest.split("## Latency")
+    latency_part, small_part = rest.split("## Small scale")
+    parts = {"accuracy": accuracy_part, "complexity": complexity_part, "latency": latency_part}
+    assert TABLE.notes
+    for note in TABLE.notes:
+        assert parts[note.kind].rstrip().splitlines().count(f"- {note.text}") == 1
+    assert "one thread a run" in small_part and "above 0.8" in small_part
+
+
+def test_one_machine_with_different_threads_is_one_machine(full):
+    assert "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n" in full[1]
+
+
+def test_head_names_the_reference(tmp_path):
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    frame = build_table(TABLE, ours, theirs)
+    assert "- Reference:" not in render_markdown(TABLE, frame, ours, theirs)
+    theirs.write(complexity(cpu="Their CPU"))
+    text = render_markdown(TABLE, build_table(TABLE, ours, theirs), ours, theirs)
+    assert "- Reference: Their CPU, 2 cores, no GPU; commit 0123456789ab; 2025-01-02T03:04:05Z\n" in text
 
 
 def test_head_names_every_source(tmp_path):
     store = Store(tmp_path)
     store.write(complexity())
     text = render_markdown(TABLE, build_table(TABLE, store), store)
-    assert "- Machine: Example CPU @ 2.00GHz, 2 cores, 2 threads, no GPU\n" in text
+    assert "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n" in text
     assert "- Commit: 0123456789ab\n" in text and "- Measured: 2025-01-02T03:04:05Z\n" in text
     assert "- Records: 1 (1 complexity)" in text
     store.write(latency(commit="f" * 40, dirty=True, gpu="Example GPU", start="2025-02-02T00:00:00Z"))
