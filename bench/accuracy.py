@@ -13,7 +13,7 @@ from bench.data.registry import dataset_root, get_dataset_info, open_split
 from bench.data.transforms import preprocess, resize_image
 from bench.evaluation.panoptic import PanopticEvaluator
 from bench.evaluation.postprocess import resize_masks
-from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import Recipe, recipe_for
 from bench.training.engine import memory_format, train
@@ -72,6 +72,7 @@ def measure_accuracy(
         "val_images": len(val_set),
         "train_fingerprint": data,
         "val_fingerprint": fingerprint(root, info.val_split),
+        "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     return Accuracy(metrics, recipe, details)
