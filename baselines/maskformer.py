@@ -67,7 +67,7 @@ class MaskFormer(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> MaskPrediction:
-        """images [B, 3, H, W], normalised -> masks at stride 4, in training all layers' predictions."""
+        """images [B, 3, H, W], normalised -> masks at the finest stride, in training all layers' predictions."""
         features = self.backbone(images).features
         mask_features, encoded = self.pixel_decoder(features)
         memory = features[-1] if encoded is None else encoded

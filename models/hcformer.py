@@ -31,7 +31,7 @@ class HCFormer(nn.Module):
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> MaskPrediction:
-        """images [B, 3, H, W], normalised -> masks at stride 2^(5 - level)."""
+        """images [B, 3, H, W], normalised -> masks at 2^level times the coarsest resolution."""
         output = self.backbone(images)
         pairs = output.pairs[::-1][: len(self.clustering)]
         assignments = tuple(module(*pair) for module, pair in zip(self.clustering, pairs, strict=True))

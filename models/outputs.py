@@ -9,7 +9,7 @@ from torch import Tensor
 class BackboneOutput:
     """Feature pyramid and the pairs that the clustering attaches to.
 
-    features: four maps [B, C_i, H/s_i, W/s_i], strides 4, 8, 16, 32, finest first.
+    features: four maps [B, C_i, H/s_i, W/s_i], strides 4, 8, 16, 32 (without stem pooling 2 to 16), finest first.
     pairs: (fine, downsampled) of the three downsamplings, finest first; the downsampled map has half the size,
         rounded up. Section 2.2 of the paper: F^(i) and F_d^(i) before normalisation and 1x1 convolution.
     """

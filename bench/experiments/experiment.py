@@ -21,11 +21,12 @@ SMALL_SCALE_FACTORS = {
     "mask2former": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
 }
 
-# The sizes that all small models share: backbone (bottlenecks a stage, planes of the first stage), transformer and C_F
-# of the clustering. No dropout: with MaskFormer's 0.1, MaskFormer learns nothing in a few hundred steps.
+# The sizes that all small models share: backbone (bottlenecks a stage, planes of the first stage, no pooling in the
+# stem: at 128 pixels stride 32 would leave 4 x 4 clusters for up to twelve segments), transformer and C_F of the
+# clustering. No dropout: with MaskFormer's 0.1, MaskFormer learns nothing in a few hundred steps.
 SMALL_SCALE_MODEL = {
     "blocks": 1,
-    "width": 32,
+    "width": 16,
     "channels": 64,
     "heads": 4,
     "hidden": 256,

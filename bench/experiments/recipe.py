@@ -64,7 +64,8 @@ def recipe_hash(values: dict) -> str:
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    # For minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate.
+    # For minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate. Crops of 96 pixels at
+    # the images' own size (their 128 pixels are 4/3 of the crop): more steps in the same time.
     ("synthetic_panoptic", "small"): Recipe(
         iterations=450,
         batch_size=8,
@@ -72,8 +73,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         backbone_multiplier=1.0,
         step_fractions=(0.9, 0.95),
         num_points=512,
-        crop_size=(128, 128),
-        scale_range=(1.0, 1.0),
+        crop_size=(96, 96),
+        scale_range=(4 / 3, 4 / 3),
         test_shorter_side=None,
         test_longer_side=None,
         precision="float32",

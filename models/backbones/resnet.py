@@ -81,13 +81,18 @@ def _sampled_convolution(x: Tensor, offsets: Tensor, modulation: Tensor, conv: D
 class ResNet(nn.Module):
     """blocks: bottlenecks a stage; width: planes of the first stage (64 in ResNet-50); norm: batch norm's class.
 
-    deformable_level: the downsamplings of that many coarsest stages become DCNv2 (0: none).
+    deformable_level: the downsamplings of that many coarsest stages become DCNv2 (0: none). stem_pool: the usual
+    max-pooling after the first convolution; without it the strides are 2, 4, 8, 16.
     """
 
-    def __init__(self, blocks: tuple[int, ...], width: int = 64, norm=FrozenBatchNorm2d, deformable_level: int = 0):
+    def __init__(
+        self, blocks: tuple[int, ...], width: int = 64, norm=FrozenBatchNorm2d, deformable_level: int = 0,
+        stem_pool: bool = True,
+    ):  # fmt: skip
         super().__init__()
         if not 0 <= deformable_level <= MAX_LEVEL:
             raise ValueError(f"deformable_level {deformable_level} is not in 0..{MAX_LEVEL}")
+        self.stem_pool = stem_pool
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = norm(width)
         channels = width
@@ -103,8 +108,10 @@ class ResNet(nn.Module):
             stage[0].downsample[0] = DeformableDownsampling(stage[0].downsample[0])
 
     def forward(self, images: Tensor) -> BackboneOutput:
-        """images [B, 3, H, W] -> features at strides 4 to 32 and the three (fine, downsampled) pairs."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images)), inplace=True), 3, 2, 1)
+        """images [B, 3, H, W] -> features at four strides and the three (fine, downsampled) pairs."""
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        if self.stem_pool:
+            x = F.max_pool2d(x, 3, 2, 1)
         features, pairs = [], []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             first = stage[0](x)
@@ -138,6 +145,6 @@ def resnet(depth: int, deformable_level: int = 0) -> ResNet:
     return ResNet(BLOCKS[depth], deformable_level=deformable_level)
 
 
-def small_resnet(deformable_level: int = 0, blocks: int = 1, width: int = 32) -> ResNet:
-    """A backbone for training from scratch: `blocks` bottlenecks a stage, trainable batch norm."""
-    return ResNet((blocks,) * 4, width, nn.BatchNorm2d, deformable_level)
+def small_resnet(deformable_level: int = 0, blocks: int = 1, width: int = 16) -> ResNet:
+    """A backbone for training from scratch: `blocks` bottlenecks a stage, trainable batch norm, no stem pooling."""
+    return ResNet((blocks,) * 4, width, nn.BatchNorm2d, deformable_level, stem_pool=False)

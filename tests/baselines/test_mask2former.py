@@ -125,8 +125,8 @@ def test_trains_from_scratch():
     torch.manual_seed(0)
     model = small()
     images = torch.randn(2, 3, 64, 64)
-    masks = torch.zeros(2, 12, 16, 16)
-    masks[:, :6, :, :8], masks[:, 6:, :, 8:] = 1, 1
+    masks = torch.zeros(2, 12, 32, 32)
+    masks[:, :6, :, :16], masks[:, 6:, :, 16:] = 1, 1
     labels = torch.arange(12).remainder(6).expand(2, 12)
     with torch.inference_mode():
         model.eval()(images)

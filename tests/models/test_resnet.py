@@ -107,6 +107,13 @@ def test_shapes_and_pairs(level, size):
         assert torch.equal(downsampled, outputs[STAGES[i + 1], 0])
 
 
+def test_without_pooling_the_strides_are_half():
+    model = ResNet((1, 1, 1, 1), width=16, stem_pool=False).eval()
+    with torch.inference_mode():
+        features = model(torch.randn(1, 3, 97, 133)).features
+    assert [tuple(f.shape[2:]) for f in features] == [(49, 67), (25, 34), (13, 17), (7, 9)]
+
+
 def random_downsampling(kernel, scale, dtype=torch.float64):
     """4 to 5 channels, stride 2, offsets about `scale` pixels wide."""
     module = DeformableDownsampling(nn.Conv2d(4, 5, kernel, 2, padding=kernel // 2, bias=False)).to(dtype)
