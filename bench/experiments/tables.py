@@ -111,6 +111,11 @@ TABLE1_NOTES = (
     ),
     Note(
         "latency",
+        "Mask2Former: its multi-scale deformable attention runs in plain PyTorch (transformers), without the kernel of "
+        "its own implementation.",
+    ),
+    Note(
+        "latency",
         "MaskFormer: inference here skips the mask predictions of the earlier decoder layers. The latencies do not "
         "contain them; the FLOPs ratio does (7 G of MaskFormer's count).",
     ),
