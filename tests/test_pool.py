@@ -239,9 +239,10 @@ jobs.main()
 """
 # `bench run table1` with HOLDER as its jobs.
 COMMAND = f"""
-import subprocess, sys
+import signal, subprocess, sys
 from types import SimpleNamespace
 from bench import cli, pool, runner
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit "ignore"
 def popen(command, **kwargs):
     return subprocess.Popen([sys.executable, "-c", {HOLDER!r}, *command[3:]], **kwargs)
 pool.subprocess = SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE)
