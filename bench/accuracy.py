@@ -16,6 +16,7 @@ from bench.evaluation.postprocess import resize_masks
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import Recipe, recipe_for
+from bench.profiling.complexity import count_parameters
 from bench.training.engine import memory_format, train
 from bench.weights.imagenet import load_imagenet
 from bench.zoo import build_model
@@ -73,7 +74,7 @@ def measure_accuracy(
         "train_fingerprint": data,
         "val_fingerprint": fingerprint(root, info.val_split),
         "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": count_parameters(model),
     }
     return Accuracy(metrics, recipe, details)
 

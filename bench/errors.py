@@ -8,6 +8,11 @@ class BenchError(Exception):
     """A user's mistake or a damaged file. The message is one line: what is wrong, where, and the remedy."""
 
 
+def one_line(error: Exception) -> str:
+    """What an exception of a library says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """Error for an unknown `kind` ("method", "table", ...), naming the nearest known values."""
     names = sorted(known)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.errors import BenchError, unknown_name
+from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
@@ -188,8 +188,7 @@ class Store:
         except OSError as error:
             raise BenchError(f"cannot read record {path} ({error.strerror}): check its permissions") from error
         except (ValueError, TypeError, KeyError, BenchError) as error:
-            reason = str(error).splitlines()[0]
-            raise BenchError(f"record {path} is damaged or foreign ({reason}): {remedy}") from error
+            raise BenchError(f"record {path} is damaged or foreign ({one_line(error)}): {remedy}") from error
         if path != self.record_path(record.experiment, record.kind, record.seed):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record

@@ -76,13 +76,14 @@ def run(
     latency = []
     if any(p.measurement.kind == "latency" for p in planned):  # ratios need one run: all rows are timed again
         latency = [(Job("latency", tuple(timed), budget_s=LATENCY_BUDGET_S, **common), LATENCY_BUDGET_S)]
+    trainings = [job for job in single if job[0].kind == "accuracy"]
     stages = [
         ([job for job in single if job[0].kind == "complexity"], workers()),
         (latency, 1),
-        ([job for job in single if job[0].kind == "accuracy"], training_slots(scale)),
+        (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
     load_published(table.name)  # a broken checkout shows now, not when all is measured
-    prepare_data([job.experiments[0] for job, _ in single if job.kind == "accuracy"], data_root)
+    prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     return JobPool(stages, store, quiet).run() if planned else []
 
 

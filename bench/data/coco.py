@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 
 _VOID = -1  # in the cached map of segments: void pixels and crowd segments
 
@@ -151,7 +151,7 @@ def read_rgb(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise BenchError(f"image {path} is missing: {_AGAIN}") from None
     except _DECODER_ERRORS as error:
-        raise BenchError(f"image {path} cannot be read ({_one_line(error)}): {_AGAIN}") from error
+        raise BenchError(f"image {path} cannot be read ({one_line(error)}): {_AGAIN}") from error
 
 
 def read_segment_ids(path: Path) -> np.ndarray:
@@ -191,7 +191,7 @@ def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise BenchError(f"{path} is not readable JSON ({_one_line(error)}): {_AGAIN}") from error
+        raise BenchError(f"{path} is not readable JSON ({one_line(error)}): {_AGAIN}") from error
 
 
 def _parse(content: object, path: Path) -> tuple[tuple[Category, ...], list[dict], list[dict]]:
@@ -234,7 +234,3 @@ def _check_present(folder: Path, names: list[str], what: str) -> None:
     missing = [name for name in names if name not in present]
     if missing:
         raise BenchError(f"{folder / missing[0]} is missing ({len(missing)} of {len(names)} {what} are): {_AGAIN}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

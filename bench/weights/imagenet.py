@@ -3,7 +3,7 @@
 from torch import nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from models.backbones.resnet import DeformableDownsampling
 from models.backbones.swin import load_imagenet as load_swin
 
@@ -28,7 +28,7 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
             load_swin(backbone, name)
             return SWINS[name]
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = one_line(error)
         raise BenchError(f"no ImageNet weights for {name} ({reason}): go online, or fill the download cache") from error
     raise BenchError(f"backbone '{name}' has no ImageNet weights: known are {', '.join([*RESNETS, *SWINS])}")
 

@@ -192,7 +192,8 @@ def load_imagenet(model: Swin, variant: str) -> None:
     try:
         state = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # timm, hub and network layers raise many kinds
-        raise RuntimeError(f"cannot load the ImageNet weights {name}: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RuntimeError(f"cannot load the ImageNet weights {name}: {reason}") from error
     load_timm_state(model, state)
 
 
