@@ -6,13 +6,12 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 
 from baselines.maskformer import maskformer
 from bench.experiments.experiment import experiment
+from bench.weights.rules import rename
 from bench.zoo import build_model
-from models.backbones.resnet import ResNet, resnet
-from models.backbones.swin import Swin, swin
-from tests.reference import reference_image, reference_outputs, reference_state, relative_error, rename
-from tests.reference_names import MASKFORMER
-
-TINY_SWIN = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
+from models.backbones.resnet import ResNet
+from tests.parity import load_reference
+from tests.parity import tiny_maskformer as tiny
+from tests.reference import reference_image, reference_outputs, relative_error
 
 
 @pytest.fixture(autouse=True)
@@ -20,35 +19,9 @@ def seed():
     torch.manual_seed(0)
 
 
-def tiny():
-    """The sizes of the fixture tiny_maskformer_swin; no dropout and no stochastic depth."""
-    backbone = Swin(**TINY_SWIN, drop_path_rate=0.0)
-    return maskformer(5, backbone, decoder_layers=3, num_queries=10, channels=32, heads=4, hidden=64, dropout=0.0)
-
-
-CASES = {
-    "maskformer_r50": lambda: maskformer(133, resnet(50), encoder_layers=6),
-    "maskformer_swins": lambda: maskformer(133, swin("swin_s")),
-    "tiny_maskformer_swin": tiny,
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_model_equals_the_reference(shared, name):
-    model = CASES[name]().eval()
-    model.load_state_dict(rename(reference_state(shared, name), MASKFORMER))
-    expected = reference_outputs(shared, name)
-    with torch.inference_mode():
-        prediction = model(reference_image(shared))
-    assert relative_error(prediction.class_logits, expected["pred_logits"]) < 1e-4
-    assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
-    assert prediction.intermediate == () and prediction.assignments == () and prediction.scales is None
-
-
 def test_every_prediction_equals_the_reference(shared):
     """Training mode returns the predictions after all three layers."""
-    model = tiny().train()
-    model.load_state_dict(rename(reference_state(shared, "tiny_maskformer_swin"), MASKFORMER))
+    model = load_reference(shared, "tiny_maskformer_swin").train()
     expected = reference_outputs(shared, "tiny_maskformer_swin")
     with torch.inference_mode():
         prediction = model(reference_image(shared))

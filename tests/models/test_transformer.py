@@ -6,6 +6,8 @@ from torch import nn
 from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 from transformers.models.maskformer.modeling_maskformer import MaskFormerSinePositionEmbedding
 
+from bench.weights.official import from_official
+from bench.weights.rules import rename, strip
 from models.hcformer import EncoderWithProjection
 from models.transformer import (
     MLP,
@@ -17,8 +19,7 @@ from models.transformer import (
     input_projection,
     sine_positions,
 )
-from tests.reference import reference_outputs, relative_error, rename, strip
-from tests.reference_names import HCFORMER
+from tests.reference import reference_outputs, relative_error
 
 TORCH_LAYER = [  # names of torch's layers to ours
     (r"^self_attn\.", "self_attention."),
@@ -64,7 +65,7 @@ def test_encoder_equals_the_reference(shared):
     tensors = reference_outputs(shared, "units")
     state = {f"backbone.aux.{name}": value for name, value in strip(tensors, "encoder.state.").items()}
     module = EncoderWithProjection(24, 32, layers=2, heads=4, hidden=48).eval()
-    module.load_state_dict(strip(rename(state, HCFORMER), "encoder."))
+    module.load_state_dict(strip(from_official(state, "hcformer"), "encoder."))
     with torch.inference_mode():
         assert relative_error(module(tensors["encoder.x"]), tensors["encoder.out"]) < 1e-5
     positions = sine_positions(tensors["encoder.pos"])
