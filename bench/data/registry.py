@@ -12,7 +12,10 @@ from bench.errors import BenchError, unknown_name
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts about a data set that do not need its files."""
+    """Facts about a data set that do not need its files.
+
+    task: what is trained and evaluated, "panoptic", "instance" or "semantic" (where all classes count as stuff).
+    """
 
     name: str
     task: str
@@ -31,6 +34,9 @@ DATASETS: dict[str, DatasetInfo] = {
     info.name: info
     for info in (
         DatasetInfo("coco_panoptic", "panoptic", 80, 53, "train2017", "val2017"),
+        DatasetInfo("coco_instance", "instance", 80, 0, "train2017", "val2017"),
+        DatasetInfo("ade20k", "semantic", 0, 150, "training", "validation"),
+        DatasetInfo("cityscapes", "semantic", 0, 19, "train", "val"),
         DatasetInfo(
             "synthetic_panoptic",
             "panoptic",
@@ -76,6 +82,8 @@ def open_split(
     Raises BenchError for an unknown name, missing or broken files, and other categories than the data set's.
     """
     info = get_dataset_info(name)
+    if info.task != "panoptic":
+        raise BenchError(f"data set {name} has no reader yet: models and weights only, choose a panoptic data set")
     split = {"train": info.train_split, "val": info.val_split}.get(split, split)
     folder = dataset_root(name, root, progress)
     try:

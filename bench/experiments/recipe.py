@@ -63,6 +63,15 @@ def recipe_hash(values: dict) -> str:
     return content_hash({name: v for name, v in kept.items() if name not in defaults or v != defaults[name]})
 
 
+# Shorter and longer side of a test image by data set (Appendix D); None: its own size.
+TEST_SIDES: dict[str, tuple[int | None, int | None]] = {
+    "coco_panoptic": (800, 1333),
+    "coco_instance": (800, 1333),
+    "ade20k": (512, 2048),
+    "cityscapes": (1024, 2048),
+    "synthetic_panoptic": (None, None),
+}
+
 RECIPES: dict[tuple[str, str], Recipe] = {
     # For minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate. Crops of 96 pixels at
     # the images' own size (their 128 pixels are 4/3 of the crop): more steps in the same time.
@@ -75,8 +84,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         num_points=512,
         crop_size=(96, 96),
         scale_range=(4 / 3, 4 / 3),
-        test_shorter_side=None,
-        test_longer_side=None,
+        test_shorter_side=TEST_SIDES["synthetic_panoptic"][0],
+        test_longer_side=TEST_SIDES["synthetic_panoptic"][1],
         precision="float32",
     ),
     # 50 epochs of 16 images. The steps are those of the reference configuration (0.889, 0.963); the paper says
@@ -90,12 +99,19 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         num_points=12_544,
         crop_size=(1024, 1024),
         scale_range=(0.1, 2.0),
-        test_shorter_side=800,
-        test_longer_side=1333,
+        test_shorter_side=TEST_SIDES["coco_panoptic"][0],
+        test_longer_side=TEST_SIDES["coco_panoptic"][1],
         precision="amp",
         pretrained=True,
     ),
 }
+
+
+def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:
+    """Shorter side of a test image and the most its longer side may be, in pixels; (None, None) keeps the size."""
+    if experiment.dataset == "ade20k" and experiment.backbone == "swin_l":
+        return 640, 2560
+    return TEST_SIDES[experiment.dataset]
 
 
 def recipe_for(experiment: Experiment) -> Recipe:

@@ -1,10 +1,11 @@
 """Names of the published HCFormer, MaskFormer and Mask2Former checkpoints (detectron2) in terms of ours."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from bench.weights.rules import Rules, rename, split_in_proj
+from bench.weights.rules import Rules, origin, rename, split_in_proj
 
 _PREDICTOR = r"^sem_seg_head\.predictor\."
 _PIXELS = r"^sem_seg_head\.pixel_decoder\."
@@ -51,9 +52,11 @@ _DECODER: Rules = [
     (_PREDICTOR + r"transformer_self_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.self_norm."),
     (_PREDICTOR + r"transformer_cross_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.cross_norm."),
     (_PREDICTOR + r"transformer_ffn_layers\.(\d+)\.norm\.", r"decoder.layers.\1.feed_forward_norm."),
-    (_PREDICTOR + r"transformer_\w+_layers\.(\d+)\.", r"decoder.layers.\1."),
+    (_PREDICTOR + r"transformer_self_attention_layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.self_attn."),
+    (_PREDICTOR + r"transformer_cross_attention_layers\.(\d+)\.multihead", r"decoder.layers.\1.multihead"),
+    (_PREDICTOR + r"transformer_ffn_layers\.(\d+)\.linear", r"decoder.layers.\1.linear"),
     (_PREDICTOR + r"transformer\.decoder\.norm\.", "decoder.heads.norm."),
-    (_PREDICTOR + r"transformer\.decoder\.", "decoder."),
+    (_PREDICTOR + r"transformer\.decoder\.layers\.", "decoder.layers."),
     (r"^(decoder\.layers\.\d+)\.norm1\.", r"\1.self_norm."),
     (r"^(decoder\.layers\.\d+)\.norm2\.", r"\1.cross_norm."),
     (r"^(decoder\.layers\.\d+)\.norm3\.", r"\1.feed_forward_norm."),
@@ -85,19 +88,21 @@ _FEATURE_PYRAMID: Rules = [  # MaskFormer's pixel decoder
     (_PIXELS, "pixel_decoder."),
 ]
 _ENCODER_LAYER = r"^(pixel_decoder\.encoder\.layers\.\d+\.)"
-_ATTENTION = _PREDICTOR + r"transformer_(self|cross)_attention_layers\.(\d+)\."
+_SELF, _CROSS = (_PREDICTOR + rf"transformer_{kind}_attention_layers\.(\d+)\." for kind in ("self", "cross"))
 _FFN = _PREDICTOR + r"transformer_ffn_layers\.(\d+)\."
 _MASK2FORMER: Rules = [  # to transformers' modules
     (_PIXELS + r"input_proj\.", "pixel_decoder.input_projections."),
-    (_PIXELS + r"transformer\.", "pixel_decoder."),
+    (_PIXELS + r"transformer\.(encoder|level_embed)", r"pixel_decoder.\1"),
     (_PIXELS + r"mask_features\.", "pixel_decoder.mask_projection."),
     (_PIXELS + r"(adapter_1|layer_1)\.norm\.", r"pixel_decoder.\1.1."),
     (_PIXELS + r"(adapter_1|layer_1)\.", r"pixel_decoder.\1.0."),
     (_ENCODER_LAYER + r"norm1\.", r"\1self_attn_layer_norm."),
     (_ENCODER_LAYER + r"norm2\.", r"\1final_layer_norm."),
     (_ENCODER_LAYER + r"linear(\d)\.", r"\1fc\2."),
-    (_ATTENTION + r"norm\.", r"transformer.decoder.layers.\2.\1_attn_layer_norm."),
-    (_ATTENTION + r"(?:self_attn|multihead_attn)\.", r"transformer.decoder.layers.\2.\1_attn."),
+    (_SELF + r"norm\.", r"transformer.decoder.layers.\1.self_attn_layer_norm."),
+    (_SELF + r"self_attn\.", r"transformer.decoder.layers.\1.self_attn."),
+    (_CROSS + r"norm\.", r"transformer.decoder.layers.\1.cross_attn_layer_norm."),
+    (_CROSS + r"multihead_attn\.", r"transformer.decoder.layers.\1.cross_attn."),
     (_FFN + r"norm\.", r"transformer.decoder.layers.\1.final_layer_norm."),
     (_FFN + r"linear(\d)\.", r"transformer.decoder.layers.\1.fc\2."),
     (_PREDICTOR + r"decoder_norm\.", "transformer.decoder.layernorm."),
@@ -107,6 +112,7 @@ _MASK2FORMER: Rules = [  # to transformers' modules
     (_PREDICTOR + r"class_embed\.", "class_predictor."),
     (_PREDICTOR + r"mask_embed\.layers\.(\d)\.", r"transformer.decoder.mask_predictor.mask_embedder.\1.0."),
 ]
+_SPLIT = r"^transformer\..*\.self_attn$"  # transformers has three matrices where the official model has one
 _TABLES: dict[str, tuple[Rules, ...]] = {
     "hcformer": (BACKBONES, _CLUSTERING, _ENCODER, _DECODER, _ATTENTION_PARTS),
     "maskformer": (BACKBONES, _FEATURE_PYRAMID, _DECODER, _ATTENTION_PARTS),
@@ -117,4 +123,11 @@ _TABLES: dict[str, tuple[Rules, ...]] = {
 def from_official(state: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
     """A published checkpoint of "hcformer" (or "hcformer+"), "maskformer" or "mask2former" under our names."""
     renamed = rename(state, FIRST_VERSION, *_TABLES[method.rstrip("+")])
-    return split_in_proj(renamed, r"^transformer\..*\.self_attn$") if method == "mask2former" else renamed
+    return split_in_proj(renamed, _SPLIT) if method == "mask2former" else renamed
+
+
+def official_name(ours: str, method: str, present: Iterable[str]) -> str:
+    """How a checkpoint with the names `present` calls our parameter."""
+    if method == "mask2former":
+        ours = re.sub(_SPLIT[:-1] + r"\.[qkv]_proj\.", lambda match: match[0][:-7] + "in_proj_", ours)
+    return origin(ours, present, *_TABLES[method.rstrip("+")])

@@ -1,5 +1,6 @@
 """Renaming of state-dict entries by rules."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -29,9 +30,42 @@ def split_in_proj(state: Mapping[str, Tensor], pattern: str) -> dict[str, Tensor
     result = {}
     for name, value in state.items():
         owner, _, kind = name.rpartition(".in_proj_")
-        if owner and re.search(pattern, owner):
-            for part, chunk in zip("qkv", value.chunk(3), strict=True):
+        if owner and re.search(pattern, owner) and value.ndim:
+            for part, chunk in zip("qkv", value.tensor_split(3), strict=True):
                 result[f"{owner}.{part}_proj.{kind}"] = chunk
         else:
             result[name] = value
     return result
+
+
+def origin(name: str, present: Iterable[str], *tables: Rules) -> str:
+    """The name that the rules turn into `name`, in the spelling of a file with the names `present`.
+
+    For telling people in their file's words what it lacks; `name` itself where no rule leads to it.
+    """
+    present = list(present)
+    shapes = {_without_numbers(other) for other in present}
+
+    def likeness(candidate: str) -> tuple:
+        common = max((len(os.path.commonprefix((candidate, other))) for other in present), default=0)
+        return _without_numbers(candidate) in shapes, common, candidate != name, candidate
+
+    return max(_origins(name, tables), key=likeness)
+
+
+def _origins(name: str, tables: tuple[Rules, ...]) -> set[str]:
+    """All names that the rules turn into `name`; rules are inverted where they are literals and capturing groups."""
+    found = {name}
+    for pattern, replacement in reversed([rule for table in tables for rule in table]):
+        back, forth = re.escape(replacement), pattern.strip("^$")
+        for number, group in enumerate(re.findall(r"\((?!\?)[^()]*\)", pattern), start=1):
+            back = back.replace(rf"\\{number}", f"(?P<g{number}>{group[1:-1]})", 1)
+            forth = forth.replace(group, rf"\g<g{number}>", 1)
+        back, forth = "^" * pattern.startswith("^") + back + "$" * pattern.endswith("$"), forth.replace(r"\.", ".")
+        if "(?" not in forth:
+            found |= {re.sub(back, forth, candidate) for candidate in found}
+    return {candidate for candidate in found if name in rename({candidate: None}, *tables)}
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "#", name)

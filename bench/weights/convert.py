@@ -1,0 +1,174 @@
+"""From a public checkpoint to a safetensors file under our names, every tensor accounted for."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.data.registry import get_dataset_info
+from bench.errors import BenchError
+from bench.experiments.experiment import Experiment, experiment
+from bench.weights import factors as shown
+from bench.weights.files import TensorFile, read_tensors
+from bench.weights.formats import TITLES, Format, detect, why_not_needed
+from bench.weights.load import FORMAT, is_ours, option
+
+CLASS_HEADS = ("decoder.heads.class_embed.weight", "class_predictor.weight")
+NAMED = 5  # tensors that an error names before it only counts
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a file. used: tensors of the file that were taken. unused: name in the file -> reason.
+
+    fresh: our tensors that the file lacks and need not hold, or lacks with `partial`; they keep their initial values.
+    """
+
+    experiment: Experiment
+    title: str
+    content: str  # "model" or "backbone"
+    used: int
+    unused: dict[str, str]
+    fresh: tuple[str, ...]
+
+
+def convert(
+    path: Path, out: Path, method: str, backbone: str, dataset: str, partial: bool = False, **factors: int | str
+) -> Conversion:
+    """Write the weights of `path` to `out`, as the model of an experiment at paper scale.
+
+    factors: those of `experiment` that shall hold; the others are read from the file. An ImageNet backbone fills the
+    backbone alone. partial: allow missing and mis-shaped tensors. Raises BenchError, and writes nothing, for a file
+    that cannot be read or is no known checkpoint, for another method, backbone, class count or factor than asked for,
+    and for missing or mis-shaped tensors.
+    """
+    _check_out(path, out)
+    experiment(method, backbone, dataset, "paper", **factors)  # a mistyped name shows before a large file is read
+    file = read_tensors(path)
+    try:
+        if is_ours(file.metadata):
+            raise BenchError("is converted already: use it as it is")
+        kind = detect(file.tensors)
+        ours = kind.to_ours(file.tensors)
+        chosen = _experiment(kind, ours, method, backbone, dataset, factors)
+        state, conversion = _fit(file, kind, ours, chosen, partial)
+    except BenchError as error:
+        raise BenchError(f"{path}: {error}") from error
+    facts = {"source": path.name, "source_sha256": file.sha256, "source_format": kind.title}
+    metadata = {"format": FORMAT, "content": conversion.content, "experiment": json.dumps(chosen.to_dict()), **facts}
+    _write(state, metadata, out)
+    return conversion
+
+
+def _experiment(
+    kind: Format, ours: Mapping[str, Tensor], method: str, backbone: str, dataset: str, given: dict
+) -> Experiment:
+    """The experiment that the file is of; BenchError where it contradicts what was asked for."""
+    found = shown.backbone(ours)
+    if found != backbone:
+        what = f"a {found} backbone" if found else f"a backbone that is none of {', '.join(shown.BACKBONES.values())}"
+        raise BenchError(f"holds {what}, --backbone says {backbone}")
+    if kind.method is None:
+        return experiment(method, backbone, dataset, "paper", **given)
+    if kind.method != method:
+        raise BenchError(f"holds {TITLES[kind.method]}, --method says {method}: use --method {kind.method}")
+    _check_classes(ours, dataset)
+    in_file = shown.factors(ours, method)
+    held = experiment(method, backbone, dataset, "paper", **in_file)
+    asked = experiment(method, backbone, dataset, "paper", **(in_file | given))
+    for name in given:
+        has, says = getattr(held, name), getattr(asked, name)
+        # A file with fewer layers or levels lacks tensors, which is said with their names.
+        if has != says and not (isinstance(says, int) and says > has and name != "num_queries"):
+            raise BenchError(f"has {name.replace('_', ' ')} {has}, {option(name)} says {says}: leave it out")
+    return asked
+
+
+def _check_classes(ours: Mapping[str, Tensor], dataset: str) -> None:
+    expected = get_dataset_info(dataset).num_classes
+    for name in CLASS_HEADS:
+        if name in ours and ours[name].ndim == 2 and len(ours[name]) != expected + 1:
+            raise BenchError(
+                f"the class embedding has {len(ours[name]) - 1} classes and 'no object', {dataset} has {expected}: "
+                "name the data set that it was trained on with --dataset"
+            )
+
+
+def _fit(
+    file: TensorFile, kind: Format, ours: Mapping[str, Tensor], chosen: Experiment, partial: bool
+) -> tuple[dict[str, Tensor], Conversion]:
+    """The tensors that the model takes, and the account of all others."""
+    from bench.zoo import build_model
+
+    with torch.device("meta"):
+        model = build_model(chosen)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if kind.method is None:
+        ours = _deformable(ours, expected)
+    names = {our: name for name in file.tensors for our in kind.to_ours({name: file.tensors[name]})}
+
+    def called(our: str) -> str:
+        theirs = names.get(our) or kind.origin(our, file.tensors)
+        return theirs if theirs == our else f"{theirs} (ours: {our})"
+
+    wrong = [our for our, shape in expected.items() if our in ours and tuple(ours[our].shape) != shape]
+    missing = [our for our in expected if our not in ours and not (kind.method is None and _not_imagenets(our))]
+    if (missing or wrong) and not partial:
+        shapes = (f"{called(o)} is {list(ours[o].shape)}, expected {list(expected[o])}" for o in wrong)
+        parts = [_some("lacks", [called(our) for our in missing[:NAMED]], len(missing))] if missing else []
+        parts += [_some("has other shapes:", list(shapes)[:NAMED], len(wrong))] if wrong else []
+        raise BenchError(f"{'; '.join(parts)}: is it the right checkpoint? --partial takes what fits")
+    state = {our: ours[our].float() for our in expected if our in ours and our not in wrong}
+    unused = {names.get(our, our): why_not_needed(names.get(our, our)) or "no place in the model" for our in ours
+              if our not in expected}  # fmt: skip
+    unused |= {names.get(our, our): f"shape {list(ours[our].shape)} does not fit" for our in wrong}
+    unused |= {name: "not a tensor of the model" for name in file.other}
+    used = len(file.tensors) - sum(name in file.tensors for name in unused)
+    content = "model" if kind.method else "backbone"
+    fresh = tuple(our for our in expected if our not in state)
+    return state, Conversion(chosen, kind.title, content, used, unused, fresh)
+
+
+def _deformable(ours: Mapping[str, Tensor], expected: Mapping[str, tuple]) -> dict[str, Tensor]:
+    """A DCNv2 downsampling takes the weight of the convolution that it replaces."""
+    moved = {}
+    for name, value in ours.items():
+        deformable = name.removesuffix("weight") + "deform.weight"
+        moved[deformable if deformable in expected else name] = value
+    return moved
+
+
+def _not_imagenets(name: str) -> bool:
+    """Whether an ImageNet backbone has no such tensor: heads, DCNv2's offsets and biases, Swin's output norms."""
+    extra = (".offset.weight", ".offset.bias", ".deform.bias")
+    return not name.startswith("backbone.") or name.endswith(extra) or name.startswith("backbone.norm")
+
+
+def _some(verb: str, names: list[str], count: int) -> str:
+    return f"{verb} {', '.join(names)}" + (f" and {count - len(names)} more" if count > len(names) else "")
+
+
+def _check_out(path: Path, out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise BenchError(f"{out}: name the output OUT.safetensors with -o")
+    if out.exists() and (out.is_dir() or out.samefile(path)):
+        raise BenchError(f"{out} would be overwritten: give another file with -o")
+
+
+def _write(state: Mapping[str, Tensor], metadata: dict[str, str], out: Path) -> None:
+    """Whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{out.stem}-", suffix=".tmp", dir=out.parent)
+    os.close(descriptor)
+    try:
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, out)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""Conversion of checkpoints: what fits, what is reported, and every way in which a file can be the wrong one."""
+
+import pickle
+from collections import OrderedDict
+
+import pytest
+import torch
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from timm.models.swin_transformer import swin_small_patch4_window7_224
+
+from bench.errors import BenchError
+from bench.experiments.experiment import experiment
+from bench.weights.convert import convert
+from bench.weights.load import build_from_weights
+from bench.weights.official import official_name
+from bench.weights.rules import rename
+from bench.zoo import build_model
+
+SPELLING = [  # names that show which of the possible spellings a file of HCFormer-R50 has
+    "backbone.stem.0.weight",
+    "backbone.stem.9.weight",
+    "backbone.layer1.0.bn1.weight",
+    "backbone.clustering_layers.9.fine_emb.weight",
+    "sem_seg_head.predictor.transformer_ffn_layers.0.linear1.weight",
+]
+ASKED = ("hcformer", "r50", "coco_panoptic")
+
+
+def official(chosen):
+    """A checkpoint as HCFormer's authors publish it, of few bytes: half precision."""
+    state = {name: torch.randn(value.shape).half() for name, value in _meta(chosen).items()}
+    return {official_name(name, "hcformer", SPELLING): value for name, value in state.items()}
+
+
+def _meta(chosen):
+    with torch.device("meta"):
+        return build_model(chosen).state_dict()
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return experiment(*ASKED, "paper", hierarchical_level=1, decoder_layers=1, num_queries=7)
+
+
+@pytest.fixture(scope="module")
+def state(chosen):
+    torch.manual_seed(0)
+    return official(chosen)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out" / "weights.safetensors"
+
+
+def write(path, state, **others):
+    """A training checkpoint as detectron2 writes it: torch file, or pickle of arrays."""
+    if path.suffix == ".pkl":
+        arrays = OrderedDict((name, value.numpy()) for name, value in state.items())
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody", **others}))
+    else:
+        torch.save({"model": state, "iteration": 9, **others}, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pkl"])
+def test_published_checkpoint(tmp_path, out, state, chosen, ending):
+    """The factors are read from the file, and every entry of it is used or reported."""
+    extra = {"criterion.empty_weight": torch.ones(134), "backbone.stem.1.num_batches_tracked": torch.tensor(3)}
+    path = write(tmp_path / f"released{ending}", state | extra | {"what.is.this": torch.ones(2)})
+    done = convert(path, out, *ASKED)
+    assert done.experiment == chosen and done.content == "model" and done.fresh == ()
+    assert done.used == len(state)
+    reported = {"what.is.this", *extra, "__author__" if ending == ".pkl" else "iteration"}
+    assert set(done.unused) == reported and done.unused["what.is.this"] == "no place in the model"
+
+    found, model, facts = build_from_weights(out)
+    assert found == chosen and not model.training
+    assert facts["file"] == out.name and facts["source"] == path.name and len(facts["source_sha256"]) == 64
+    ours = model.state_dict()
+    assert torch.equal(ours["clustering.0.scale"], state["backbone.clustering_layers.0.temp"].float())
+    assert torch.equal(ours["backbone.conv1.weight"], state["backbone.stem.0.weight"].float())
+    assert sum(value.double().sum() for value in ours.values()) == pytest.approx(
+        sum(value.double().sum().item() for value in state.values())
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backbone.clustering_layers.0.temp",
+        "backbone.layer3.1.conv2.weight",
+        "sem_seg_head.predictor.level_embed.weight",
+        "sem_seg_head.predictor.query_embed.weight",
+        "sem_seg_head.predictor.transformer_ffn_layers.0.norm.bias",
+    ],
+)
+def test_missing_and_mis_shaped_tensors_are_named_as_in_the_file(tmp_path, out, state, name):
+    path = write(tmp_path / "a.pth", {key: value for key, value in state.items() if key != name})
+    with pytest.raises(BenchError, match=rf"^(?!.*\n).*a\.pth: lacks {name}( |:).*--partial"):
+        convert(path, out, *ASKED)
+    path = write(tmp_path / "b.pth", state | {name: torch.ones(3, 5)})
+    with pytest.raises(BenchError, match=rf"^(?!.*\n).*{name} .*is \[3, 5\], expected \["):
+        convert(path, out, *ASKED)
+    assert not out.exists() and not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_partial_takes_what_fits_and_is_no_model(tmp_path, out, state):
+    name = "sem_seg_head.predictor.mask_embed.layers.1.weight"
+    kept = {key: value for key, value in state.items() if key != name}
+    done = convert(write(tmp_path / "a.pth", kept), out, *ASKED, partial=True)
+    assert done.fresh == ("decoder.heads.mask_embed.layers.1.weight",)
+    with pytest.raises(BenchError, match=r"incomplete.*decoder\.heads\.mask_embed\.layers\.1\.weight"):
+        build_from_weights(out)
+
+
+@pytest.mark.parametrize(
+    ("asked", "factors", "message"),
+    [
+        (("hcformer+", "r50", "coco_panoptic"), {}, "holds HCFormer, --method says hcformer\\+: use --method hcformer"),
+        (("maskformer", "r50", "coco_panoptic"), {}, "holds HCFormer, --method says maskformer"),
+        (("hcformer", "r101", "coco_panoptic"), {}, "holds a r50 backbone, --backbone says r101"),
+        (("hcformer", "swin_s", "coco_panoptic"), {}, "holds a r50 backbone"),
+        (("hcformer", "r50", "ade20k"), {}, "class embedding has 133 classes .* ade20k has 150: .*--dataset"),
+        (ASKED, {"hierarchical_level": 0}, "has hierarchical level 1, --hierarchical-level says 0"),
+        (ASKED, {"hierarchical_level": 2}, "lacks .*(layer3.0.conv2.offset|clustering)"),
+        (ASKED, {"num_queries": 100}, "has num queries 7, --num-queries says 100"),
+        (ASKED, {"downsampling": "conv"}, "has downsampling deformable"),
+        (ASKED, {"transformer_decoder": "standard"}, "has transformer decoder masked"),
+        (("hcformre", "r50", "coco_panoptic"), {}, "did you mean 'hcformer'"),
+    ],
+)
+def test_other_experiment_than_asked_for(tmp_path, out, state, asked, factors, message):
+    path = write(tmp_path / "a.pth", state)
+    with pytest.raises(BenchError, match=rf"^(?!.*\n).*{message}"):
+        convert(path, out, *asked, **factors)
+    assert not out.exists()
+
+
+def test_factors_that_agree_are_accepted(tmp_path, out, state, chosen):
+    factors = {"hierarchical_level": 1, "decoder_layers": 1, "downsampling": "deformable"}
+    assert convert(write(tmp_path / "a.pth", state), out, *ASKED, **factors).experiment == chosen
+    build_from_weights(out, method="hcformer", **factors)
+    with pytest.raises(BenchError, match="has decoder layers 1, --decoder-layers says 8"):
+        build_from_weights(out, decoder_layers=8)
+
+
+def test_unknown_and_unfit_files(tmp_path, out, state):
+    cases = {
+        "no model that is known": {"weight": torch.ones(1)},
+        "MSRA": {"conv1_w": torch.ones(1), "res2_0_branch2a_w": torch.ones(1)},
+        "none of r50": {"conv1.weight": torch.ones(8, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(1)},
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(BenchError, match=rf"^(?!.*\n).*a\.pth: .*{message}"):
+            convert(write(tmp_path / "a.pth", wrong), out, *ASKED)
+    source = write(tmp_path / "a.pth", state)
+    for bad in (source.with_suffix(".bin"), tmp_path):
+        with pytest.raises(BenchError, match="with -o|name the output"):
+            convert(source, bad, *ASKED)
+
+
+def test_converted_file_is_not_converted_again_and_other_files_are_not_loaded(tmp_path, out, state):
+    convert(write(tmp_path / "a.pth", state), out, *ASKED)
+    with pytest.raises(BenchError, match="converted already"):
+        convert(out, tmp_path / "again.safetensors", *ASKED)
+    with pytest.raises(BenchError, match="bench weights convert"):
+        build_from_weights(tmp_path / "a.pth")
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(out)
+    for name, change in (("format", "hcformer-bench weights 9"), ("experiment", "{"), ("experiment", "[1]")):
+        save_file(tensors, tmp_path / "c.safetensors", metadata | {name: change})
+        with pytest.raises(BenchError, match=r"^(?!.*\n).*convert the source again"):
+            build_from_weights(tmp_path / "c.safetensors")
+
+
+def test_torchvision_backbone_for_deformable_downsampling(tmp_path, out):
+    original = torchvision.models.resnet50(weights=None).state_dict()
+    torch.save(original, tmp_path / "resnet50.pth")
+    done = convert(tmp_path / "resnet50.pth", out, *ASKED)
+    assert done.content == "backbone"
+    assert {name: done.unused[name] for name in ("fc.weight", "fc.bias")} == dict.fromkeys(
+        ("fc.weight", "fc.bias"), "the classifier of ImageNet"
+    )
+    assert all(name.startswith("fc.") or name.endswith("num_batches_tracked") for name in done.unused)
+    tensors = load_file(out)
+    assert torch.equal(tensors["backbone.layer2.0.conv2.deform.weight"], original["layer2.0.conv2.weight"])
+    assert torch.equal(tensors["backbone.layer1.0.conv2.weight"], original["layer1.0.conv2.weight"])
+    with pytest.raises(BenchError, match="ImageNet backbone only"):
+        build_from_weights(out)
+    del original["layer4.2.bn3.running_var"]
+    torch.save(original, tmp_path / "resnet50.pth")
+    with pytest.raises(BenchError, match=r"lacks layer4\.2\.bn3\.running_var"):
+        convert(tmp_path / "resnet50.pth", out, *ASKED)
+
+
+def test_detectron2_backbone(tmp_path, out):
+    """Names as detectron2's own converter writes them: torchvision/R-50.pkl."""
+    rules = [
+        (r"^fc\.", "stem.fc."),
+        (r"^conv1\.", "stem.conv1."),
+        (r"^bn1\.", "stem.conv1.norm."),
+        *((rf"^layer{i}\.", f"res{i + 1}.") for i in (1, 2, 3, 4)),
+        (r"\.bn(\d)\.", r".conv\1.norm."),
+        (r"\.downsample\.0\.", ".shortcut."),
+        (r"\.downsample\.1\.", ".shortcut.norm."),
+    ]
+    original = torchvision.models.resnet50(weights=None).state_dict()
+    original = {name: value for name, value in original.items() if not name.endswith("tracked")}
+    done = convert(write(tmp_path / "R-50.pkl", rename(original, rules)), out, "maskformer", "r50", "ade20k")
+    assert set(done.unused) == {"stem.fc.weight", "stem.fc.bias", "__author__"}
+    tensors = load_file(out)
+    original = {f"backbone.{name}": value for name, value in original.items() if not name.startswith("fc.")}
+    assert tensors.keys() == original.keys() and all(torch.equal(tensors[n], v) for n, v in original.items())
+
+
+@pytest.mark.parametrize("authors_names", [False, True])
+def test_swin_backbone(tmp_path, out, authors_names):
+    """timm's names, and those of Swin's authors, who attach a patch merging to the stage it leaves."""
+    original = swin_small_patch4_window7_224(pretrained=False).state_dict()
+    state = original
+    if authors_names:
+        state = rename(original, [(rf"^layers\.{i}\.downsample\.", f"layers.{i - 1}.downsample.") for i in (1, 2, 3)])
+    torch.save({"model": state}, tmp_path / "swin.pth")
+    done = convert(tmp_path / "swin.pth", out, "mask2former", "swin_s", "coco_panoptic")
+    assert done.content == "backbone"
+    tensors = load_file(out)
+    for name in ("layers.1.downsample.reduction.weight", "layers.3.blocks.1.attn.qkv.weight", "patch_embed.norm.bias"):
+        assert torch.equal(tensors[f"backbone.{name}"], original[name])
+    assert {n for n in done.fresh if n.startswith("backbone.")} == {
+        f"backbone.norm{i}.{kind}" for i in range(4) for kind in ("weight", "bias")
+    }
+    with pytest.raises(BenchError, match="holds a swin_s backbone, --backbone says swin_l"):
+        convert(tmp_path / "swin.pth", out, "mask2former", "swin_l", "coco_panoptic")

@@ -1,0 +1,80 @@
+"""Names of published checkpoints: every entry of every reference model has its place in ours, and back."""
+
+import json
+
+import pytest
+import torch
+
+from bench.experiments.experiment import experiment
+from bench.weights.official import from_official, official_name
+from bench.zoo import build_model
+
+METHODS = {
+    "hcformer_plus": "hcformer+",
+    "hcformer": "hcformer",
+    "maskformer": "maskformer",
+    "mask2former": "mask2former",
+}
+BACKBONES = {"r50": "r50", "swins": "swin_s"}
+WITHOUT_PLACE = ("num_batches_tracked", "relative_position_index", "criterion.empty_weight")
+# name of the reference model -> factors that its name tells
+MODELS = {
+    "hcformer_r50": {},
+    "hcformer_r50_conv": {"downsampling": "conv"},
+    "hcformer_r50_level0": {"hierarchical_level": 0},
+    "hcformer_r50_level1": {"hierarchical_level": 1},
+    "hcformer_r50_level2": {"hierarchical_level": 2},
+    "hcformer_r50_mfdec": {"transformer_decoder": "standard"},
+    "hcformer_plus_r50": {},
+    "hcformer_plus_r50_mfdec": {"transformer_decoder": "standard"},
+    "hcformer_swins": {},
+    "hcformer_swins_level2": {"hierarchical_level": 2},
+    "hcformer_plus_swins": {},
+    "maskformer_r50": {},
+    "maskformer_r50_ade": {},
+    "maskformer_swins": {},
+    "mask2former_r50": {},
+    "mask2former_swins": {},
+}
+
+
+def names_of(shared, model):
+    """Official names and shapes, without the entries that have no place in our models."""
+    entries = json.loads((shared / "reference" / "names" / f"{model}.json").read_text())
+    return {name: tuple(shape) for name, shape, *_ in entries if not name.endswith(WITHOUT_PLACE)}
+
+
+def the_experiment(model):
+    method = next(ours for theirs, ours in METHODS.items() if model.startswith(theirs))
+    backbone = next(ours for theirs, ours in BACKBONES.items() if theirs in model)
+    return experiment(
+        method, backbone, "ade20k" if model.endswith("_ade") else "coco_panoptic", "paper", **MODELS[model]
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_names_and_shapes_are_ours(shared, model):
+    chosen = the_experiment(model)
+    with torch.device("meta"):
+        ours = {name: tuple(value.shape) for name, value in build_model(chosen).state_dict().items()}
+        theirs = {name: torch.empty(shape) for name, shape in names_of(shared, model).items()}
+    assert {name: tuple(value.shape) for name, value in from_official(theirs, chosen.method).items()} == ours
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_missing_tensors_are_called_as_in_the_file(shared, model):
+    method, names = the_experiment(model).method, list(names_of(shared, model))
+    for name in names[::29]:
+        present = [other for other in names if other != name]
+        ours = from_official({name: torch.empty(3)}, method)
+        assert {official_name(our, method, present) for our in ours} == {name}
+
+
+def test_first_versions_of_the_model_zoos():
+    state = {"sem_seg_head.adapter_1.weight": 1, "sem_seg_head.predictor.static_query.weight": 2}
+    assert from_official(state, "maskformer") == {
+        "pixel_decoder.laterals.0.0.weight": 1,
+        "decoder.query_features.weight": 2,
+    }
+    ours = {"pixel_decoder.adapter_1.0.weight": 1, "transformer.queries_features.weight": 2}
+    assert from_official(state, "mask2former") == ours
