@@ -11,6 +11,7 @@ from torch import nn
 from bench.data.coco import CocoPanoptic, fingerprint
 from bench.data.registry import dataset_root, get_dataset_info, open_split
 from bench.data.transforms import preprocess, resize_image
+from bench.evaluation.image_log import ImageLog
 from bench.evaluation.panoptic import PanopticEvaluator
 from bench.evaluation.postprocess import resize_masks
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
@@ -60,8 +61,8 @@ def measure_accuracy(
         progress(recipe.iterations + (total - recipe.iterations) * done / count, total, f"evaluated {done}/{count}")
 
     begun = time.monotonic()
-    values = evaluate(model, recipe, val_set, on_image)
-    metrics = {name: {"value": v, "unit": "%", "n": len(val_set)} for name, v in values.items() if v == v}
+    values = evaluate(model, (recipe.test_shorter_side, recipe.test_longer_side), val_set, on_image)
+    metrics = percentages(values, len(val_set))
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
     metrics["evaluation_seconds"] = {"value": time.monotonic() - begun, "unit": "s", "n": len(val_set)}
     metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
@@ -79,23 +80,45 @@ def measure_accuracy(
     return Accuracy(metrics, recipe, details)
 
 
+def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
+    """Metrics of a record; one without a value (nan) is left out."""
+    return {name: {"value": value, "unit": "%", "n": images} for name, value in values.items() if value == value}
+
+
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, recipe: Recipe, dataset: CocoPanoptic, progress: Callable[[int, int], None] | None = None
+    model: nn.Module,
+    resizing: tuple[int | None, int | None],
+    dataset: CocoPanoptic,
+    progress: Callable[[int, int], None] | None = None,
+    log: ImageLog | None = None,
 ) -> dict[str, float]:
-    """PQ, PQ_th, PQ_st, AP_pan_th, mIoU_pan in percent, image by image at the recipe's test size."""
+    """PQ, PQ_th, PQ_st, AP_pan_th, mIoU_pan in percent, image by image.
+
+    resizing: pixels of the shorter and at most of the longer side of a test image, None: as it is. With `log`, the
+    images that it holds are not evaluated again.
+    """
     model.eval()
     device = next(model.parameters()).device
     evaluator = PanopticEvaluator(dataset)
+    for measured in log.replay() if log else ():
+        evaluator.take(measured)
+    if log and progress:
+        progress(evaluator.num_images, len(dataset))
     for index in range(len(dataset)):
+        if evaluator.has(dataset.images[index]["id"]):
+            continue
         sample = dataset[index]
-        image = resize_image(sample.image, recipe.test_shorter_side, recipe.test_longer_side)
+        image = resize_image(sample.image, *resizing)
         batch = preprocess([image]).to(device, memory_format=memory_format(model))
         prediction = model(batch)
         masks = resize_masks(
             prediction.mask_logits[0], batch.shape[-2:], image.shape[-2:], tuple(sample.image.shape[-2:])
         )
-        evaluator.add(sample.image_id, prediction.class_logits[0], masks)
+        measured = evaluator.measure(sample.image_id, prediction.class_logits[0], masks)
+        evaluator.take(measured)
+        if log:
+            log.append(measured)
         if progress:
             progress(index + 1, len(dataset))
     return evaluator.compute()

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import cli_models, options
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from bench.experiments.experiment import Experiment
     from bench.records import Store
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     help="Reproducibility benchmark for HCFormer: measure a table of the paper and set it beside the published one.",
 )  # fmt: skip
+app.add_typer(cli_models.weights, name="weights")
+app.command()(cli_models.predict)
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table, e.g. table1.")]
@@ -55,24 +59,68 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
 
 @app.command()
 def run(
-    table: TableName,
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="Table; may be left out with --weights.")
+    ] = None,
     store: StoreOption = None,
     reference: ReferenceOption = None,
     scale: ScaleOption = "small",
     data_root: DataRoot = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is there already.")] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="Evaluate this converted checkpoint, train nothing."),
+    ] = None,
+    method: options.OptionalMethod = None,
+    backbone: options.OptionalBackbone = None,
+    dataset: options.OptionalDataset = None,
+    hierarchical_level: options.HierarchicalLevel = None,
+    decoder_layers: options.DecoderLayers = None,
+    num_queries: options.NumQueries = None,
+    downsampling: options.Downsampling = None,
+    transformer_decoder: options.TransformerDecoder = None,
 ) -> None:
-    """Measure what is missing, then write and print the table. Interrupt it at will: it goes on where it stopped."""
+    """Measure what is missing, then write and print the table. Interrupt it at will: it goes on where it stopped.
+
+    With --weights, evaluate that checkpoint and nothing else; the options from --method on then say which model it
+    must hold.
+    """
     from bench.experiments.tables import get_table
+    from bench.runner import evaluate_released
     from bench.runner import run as run_table
 
+    factors = options.given(
+        method=method,
+        backbone=backbone,
+        dataset=dataset,
+        hierarchical_level=hierarchical_level,
+        decoder_layers=decoder_layers,
+        num_queries=num_queries,
+        downsampling=downsampling,
+        transformer_decoder=transformer_decoder,
+    )
+    if weights is None and (table is None or factors):
+        raise BenchError(
+            "give a TABLE, or a checkpoint with --weights, to which alone --method and such options belong"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs are ended
     try:
-        failures = run_table(get_table(table), _store(store), scale, data_root, force)
+        if weights is None:
+            failures = run_table(get_table(table), _store(store), scale, data_root, force)
+        else:
+            from bench.weights.load import experiment_of  # with torch
+
+            experiment = experiment_of(weights, **factors)
+            if table is not None and not get_table(table).has_row(experiment):
+                raise BenchError(f"{weights} is of no row of {table} ({experiment.key}): leave {table} out")
+            failures = evaluate_released(experiment, weights, _store(store), data_root, force)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on where it stopped", err=True)
         sys.exit(130)
-    _report(table, store, reference)
+    if table is not None:
+        _report(table, store, reference)
+    elif not failures:
+        _print_released(experiment, _store(store))
     if failures:
         raise BenchError(f"{len(failures)} job(s) failed, the same command tries them again: " + "; ".join(failures))
 
@@ -98,6 +146,15 @@ def _report(table: str, folder: Path | None, reference: Path | None) -> None:
         write_overview(store.path.parent)
     typer.echo(markdown.read_text(encoding="utf-8"))
     typer.echo(f"written: {markdown} and {csv}")
+
+
+def _print_released(experiment: "Experiment", store: "Store") -> None:
+    from tabulate import tabulate
+
+    record = store.get(experiment, "released")
+    rows = [(name, metric["value"], metric["unit"], metric["n"]) for name, metric in record.metrics.items()]
+    typer.echo(tabulate(rows, ["metric", "released checkpoint", "unit", "n"], floatfmt=".2f"))
+    typer.echo(f"written: {store.record_path(experiment, 'released')}")
 
 
 def _store(path: Path | None) -> "Store":

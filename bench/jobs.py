@@ -24,9 +24,10 @@ WAIT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Job:
-    """kind: "complexity", "latency" or "accuracy". experiments: one, or all of a table's for "latency".
+    """kind: that of the records. experiments: one, or all of a table's for "latency".
 
     seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
+    weights: the checkpoint of "released".
     force: measure also what is there already.
     """
 
@@ -36,6 +37,7 @@ class Job:
     seed: int | None = None
     budget_s: float = 0.0
     data_root: str | None = None
+    weights: str | None = None
     force: bool = False
     command: tuple[str, ...] = ()
 
@@ -52,6 +54,8 @@ class Job:
     def label(self) -> str:
         if len(self.experiments) > 1:
             return f"{self.kind} of {len(self.experiments)} models"
+        if self.weights:
+            return f"evaluation of {Path(self.weights).name}"
         e = self.experiments[0]
         return f"{self.kind} {e.method} {e.backbone}" + ("" if self.seed is None else f" seed {self.seed}")
 
@@ -81,16 +85,24 @@ def run_job(job: Job, report: Reporter) -> None:
 
     Where another process measures the same thing, this one waits: for its record, or to take over if it dies.
     """
-    measure = {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy}[job.kind]
+    measure = {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy, "released": _released}[job.kind]
     store = Store(job.store)
     while True:
         with store.claim(job.experiments[0], job.kind, job.seed) as mine:
             if mine:
-                if job.force or any(store.state(e, job.kind, job.seed) != "done" for e in job.experiments):
+                if job.force or not _is_done(job, store):
                     measure(job, store, report)
                 return
         report(0, 1, "waiting for another process that measures this")
         time.sleep(WAIT_SECONDS)
+
+
+def _is_done(job: Job, store: Store) -> bool:
+    if job.kind == "released":
+        from bench.released import is_done
+
+        return is_done(store, job.experiments[0], Path(job.weights))
+    return all(store.state(experiment, job.kind, job.seed) == "done" for experiment in job.experiments)
 
 
 def _complexity(job: Job, store: Store, report: Reporter) -> None:
@@ -139,6 +151,20 @@ def _accuracy(job: Job, store: Store, report: Reporter) -> None:
     record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
     store.write(record, force=True)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _released(job: Job, store: Store, report: Reporter) -> None:
+    from bench import provenance
+    from bench.released import LOG, measure_released
+
+    experiment = job.experiments[0]
+    facts = provenance.collect(list(job.command))
+    folder = store.scratch_dir(experiment, "released")
+    root = Path(job.data_root) if job.data_root else None
+    metrics, details = measure_released(experiment, Path(job.weights), folder, root, report)
+    facts["duration_s"] = metrics["evaluation_seconds"]["value"]
+    store.write(Record(experiment, "released", metrics, facts, details=details), force=True)
+    (folder / LOG).unlink()  # also with force it is kept up to here: nothing in it was ever recorded
 
 
 def _end_with_the_runner() -> None:

@@ -82,7 +82,8 @@ class JobPool:
     def _start(self, job: Job, estimate_s: float) -> None:
         log = self._store.scratch_dir(job.experiments[0], job.kind, job.seed) / "log.txt"
         environment = dict(os.environ)
-        if job.kind != "latency":  # a core each: faster than sharing them, and the same bits on any number of cores
+        if job.kind not in ("latency", "released"):  # those run alone and get all cores; the others get a core each:
+            # faster than sharing them, and the same bits on any number of cores
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment |= KEEP_MEMORY
         with log.open("ab") as errors:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
 
 SCHEMA = 1
-KINDS = ("complexity", "latency", "accuracy")
+KINDS = ("complexity", "latency", "accuracy", "released")
+WEIGHTS_FACTS = ("file", "sha256", "source", "source_sha256", "format")
 REQUIRED_PROVENANCE = ("commit", "dirty", "versions", "cpu", "gpu", "start", "duration_s")
 _FIELDS = {
     "schema",
@@ -36,6 +38,9 @@ _FIELDS = {
 @dataclass(frozen=True)
 class Record:
     """One measurement of one experiment; an accuracy record is of one seed and holds the recipe.
+
+    A "released" record is the accuracy of a checkpoint that somebody else trained, which has neither: its
+    `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of.
 
     metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}.
     samples: raw values, name -> list of numbers.  details: further plain JSON facts (protocol, data set).
@@ -67,13 +72,15 @@ class Record:
         for name in ("samples", "details", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} must map names to values")
+        if self.kind == "released":
+            _check_weights(self.details.get("weights"))
         missing = [name for name in REQUIRED_PROVENANCE if name not in self.provenance]
         if missing:
             raise ValueError(f"provenance lacks {', '.join(missing)}")
 
     @property
     def name(self) -> str:
-        """File name without ending: "complexity", "latency", "accuracy-0"."""
+        """File name without ending: "complexity", "latency", "accuracy-0", "released"."""
         return _name(self.kind, self.seed)
 
     @property
@@ -224,6 +231,14 @@ def _check_kind(kind: str, seed: int | None) -> None:
         raise unknown_name("record kind", str(kind), KINDS)
     if (kind == "accuracy") != (isinstance(seed, int) and not isinstance(seed, bool)):
         raise ValueError("accuracy records, and only they, have a seed")
+
+
+def _check_weights(facts: object) -> None:
+    if not isinstance(facts, Mapping) or not set(WEIGHTS_FACTS) <= set(facts):
+        raise ValueError(f"details['weights'] of a released record needs {', '.join(WEIGHTS_FACTS)}")
+    file, digest = facts["file"], facts["sha256"]
+    if not isinstance(file, str) or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("details['weights'] needs a file name and a SHA-256 in hexadecimal")
 
 
 def _checksum(recipe: Mapping) -> str:

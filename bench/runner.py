@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Measurement, PaperTable
@@ -21,6 +22,7 @@ LATENCY_BUDGET_S = 240.0
 COMPLEXITY_S = {"r50": 9.0, "r101": 10.0, "swin_s": 13.0, "swin_l": 12.0}
 STEP_S = {"hcformer": 0.27, "hcformer+": 0.28, "maskformer": 0.22, "mask2former": 0.43}
 PAPER_STEP_S = 4.0  # of a GPU
+IMAGE_S = {"paper": 6.0, "small": 0.03}  # of an evaluation, with both cores; Mask2Former R50
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,33 @@ def run(
     load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     return JobPool(stages, store, quiet).run() if planned else []
+
+
+def evaluate_released(
+    experiment: Experiment, weights: Path, store: Store, data_root: Path | None = None, force: bool = False,
+    quiet: bool = False,
+) -> list[str]:  # fmt: skip
+    """Evaluate a checkpoint that was trained elsewhere; returns a line if that failed, nothing if it is there.
+
+    Raises BenchError before anything starts: for an unreadable file, a record of another file (without force), a data
+    set that has no reader yet or whose files are missing.
+    """
+    from bench.data.registry import DATASETS, get_dataset_info, open_split
+    from bench.released import is_done
+
+    info = get_dataset_info(experiment.dataset)
+    if info.task != "panoptic":
+        known = ", ".join(sorted(name for name, other in DATASETS.items() if other.task == "panoptic"))
+        raise BenchError(f"evaluation of {info.name} is not built yet: evaluate a checkpoint of {known}")
+    if not force and is_done(store, experiment, weights):
+        return []
+    root = None if info.generated or data_root is None else str(data_root)
+    images = len(open_split(info.name, "val", root and Path(root)))
+    job = Job(
+        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), force=force,
+        command=tuple(["bench", *sys.argv[1:]]),
+    )  # fmt: skip
+    return JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
 
 
 def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:

@@ -19,6 +19,7 @@ from tests.data.conftest import TinyCoco
 from tests.report.fakes import SMALL
 
 RECIPE = RECIPES["synthetic_panoptic", "small"]
+AS_IT_IS = (None, None)
 METRICS = {"PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan"}
 
 
@@ -61,19 +62,19 @@ class Oracle(nn.Module):
 
 def test_perfect_prediction(val_set):
     seen = []
-    values = evaluate(Oracle(val_set), RECIPE, val_set, lambda done, total: seen.append((done, total)))
+    values = evaluate(Oracle(val_set), AS_IT_IS, val_set, lambda done, total: seen.append((done, total)))
     assert values == {name: pytest.approx(100, abs=1e-6) for name in METRICS}
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_right_masks_of_wrong_classes(val_set):
-    values = evaluate(Oracle(val_set, shift=1), RECIPE, val_set)
+    values = evaluate(Oracle(val_set, shift=1), AS_IT_IS, val_set)
     assert values["PQ"] < 15 and values["mIoU_pan"] < 15
 
 
 def test_model_sees_the_image_as_it_is(val_set):
     model = Oracle(val_set)
-    evaluate(model, RECIPE, val_set)
+    evaluate(model, AS_IT_IS, val_set)
     assert [tuple(images.shape) for images in model.inputs] == [(1, 3, 128, 128)] * 4
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     expected = (val_set[2].image.float() - mean[:, None, None]) / std[:, None, None]
@@ -88,10 +89,10 @@ def test_model_sees_the_image_as_it_is(val_set):
         (27, 100, (27, 41)),  # 40.5 is rounded up
     ],
 )
-def test_recipe_with_a_test_size(tmp_path, shorter, longer, size):
+def test_test_size(tmp_path, shorter, longer, size):
     dataset = CocoPanoptic(TinyCoco(tmp_path / "tiny").root, "val")
     model = Oracle(dataset)
-    values = evaluate(model, replace(RECIPE, test_shorter_side=shorter, test_longer_side=longer), dataset)
+    values = evaluate(model, (shorter, longer), dataset)
     (images,) = model.inputs
     assert tuple(images.shape[-2:]) == tuple(-(-side // 32) * 32 for side in size)
     assert images[0, :, size[0] - 1, size[1] - 1].any(), "the image ends too early"

@@ -28,6 +28,7 @@ CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
         Job("complexity", (R50,), "a folder/é"),
         Job("latency", (R50, SMALL), "s", budget_s=12.5, force=True, command=("bench", "run", "--store", "a b")),
         Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
+        Job("released", (R50,), "s", weights="my weights.safetensors"),
     ],
     ids=lambda job: job.kind,
 )
@@ -39,6 +40,7 @@ def test_labels():
     assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
     assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
     assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer small seed 0"
+    assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"
 
 
 def test_reporter_is_not_talkative_but_tells_the_end(capsys, monkeypatch):

@@ -122,6 +122,14 @@ def test_message_that_comes_in_pieces(store):
     assert (running.fraction, running.error) == (0.25, "because")
 
 
+@pytest.mark.parametrize(("kind", "threads"), [("complexity", "1"), ("latency", "7"), ("released", "7")])
+def test_what_runs_alone_gets_all_threads(scripted, store, tmp_path, monkeypatch, kind, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    job = Job(kind, (R50,), str(store.path), command=("log", str(tmp_path / "times")))
+    assert JobPool([([(job, 1.0)], 1)], store, quiet=True).run() == []
+    assert json.loads((tmp_path / "times").read_text())[-1] == threads
+
+
 def test_slots_and_stages(scripted, store, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     file = tmp_path / "times"

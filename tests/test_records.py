@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, recipe_for
 from bench.provenance import collect, git_state
 from bench.records import Record, Store, write_atomically
-from tests.report.fakes import PROVENANCE, R50, SMALL, accuracy, complexity, latency
+from tests.report.fakes import PROVENANCE, R50, SMALL, WEIGHTS, accuracy, complexity, latency, released
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def test_schema_of_the_file(store):
     assert content["metrics"]["PQ"] == {"value": 35.0, "unit": "%", "n": 100}
 
 
-@pytest.mark.parametrize("record", [complexity(), latency(), accuracy()], ids=lambda record: record.kind)
+@pytest.mark.parametrize("record", [complexity(), latency(), accuracy(), released()], ids=lambda record: record.kind)
 def test_round_trip(store, record):
     store.write(record)
     assert store.get(record.experiment, record.kind, record.seed) == record
@@ -70,6 +70,35 @@ def test_missing(store):
 def test_malformed_records_cannot_be_made(change):
     with pytest.raises(ValueError):
         replace(complexity(), **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 0},
+        {"recipe": recipe_for(SMALL)},
+        {"details": {}},
+        {"details": {"weights": "maskformer.safetensors"}},
+        {"details": {"weights": {name: value for name, value in WEIGHTS.items() if name != "source"}}},
+        {"details": {"weights": WEIGHTS | {"sha256": "0123"}}},
+        {"details": {"weights": WEIGHTS | {"sha256": None}}},
+        {"details": {"weights": WEIGHTS | {"file": None}}},
+    ],
+)
+def test_released_record_says_which_file_it_is_of(change):
+    with pytest.raises(ValueError):
+        replace(released(), **change)
+
+
+def test_file_of_a_released_record(store):
+    path = store.write(released())
+    assert path == store.path / "records" / R50.key / "released.json"
+    content = json.loads(path.read_text())
+    assert (content["seed"], content["recipe"], content["recipe_hash"]) == (None, None, None)
+    assert content["details"]["weights"] == WEIGHTS
+    path.write_text(path.read_text().replace(WEIGHTS["sha256"], "x" * 64))
+    with pytest.raises(BenchError, match=r"released\.json is damaged or foreign \(details\['weights'\]"):
+        store.load_all()
 
 
 def test_unknown_kind():

@@ -1,5 +1,6 @@
 """Plans and the jobs made from them; no job is started here."""
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import replace
@@ -7,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from bench import pool, runner
-from bench.data.registry import dataset_root, get_dataset_info
+from bench.data.registry import DATASETS, dataset_root, get_dataset_info
 from bench.errors import BenchError
 from bench.experiments import get_table, recipe_for
 from bench.records import Record, Store
-from tests.report.fakes import PROVENANCE, full_store
+from tests.data.conftest import TinyCoco
+from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, released
 
 TABLE = get_table("table1")
 KINDS = ["complexity", "latency", "accuracy"]
@@ -165,6 +167,77 @@ def test_paper_scale_without_its_data_starts_nothing(tmp_path, started, root):
     folder = root and tmp_path / root
     with pytest.raises(BenchError, match=r"^(?!.*\n).*coco_panoptic.*--data-root or BENCH_DATA"):
         runner.run(TABLE, Store(tmp_path / "store"), "paper", data_root=folder)
+    assert started == []
+
+
+# Released checkpoints
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "some weights.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
+def digest(path):
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "file": path.name}
+
+
+def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monkeypatch):
+    opened = []
+
+    def open_split(*arguments):
+        opened.append(arguments)
+        return range(50)
+
+    monkeypatch.setattr("bench.data.registry.open_split", open_split)
+    store = Store(tmp_path / "store")
+    for what in (R50, SMALL):
+        answer = runner.evaluate_released(what, weights, store, tmp_path / "coco")
+        assert answer == ["the pool's answer"]
+    assert opened == [("coco_panoptic", "val", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
+    (((job, estimate),), slots), *rest = started[0]
+    assert (job.kind, job.experiments, job.weights, job.force) == ("released", (R50,), str(weights), False)
+    assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
+    assert jobs(started[1][0])[0].data_root is None, "generated data lies in the cache"
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert jobs(started[2][0])[0].force
+
+
+def test_evaluated_checkpoint_is_not_evaluated_again(tmp_path, started, weights):
+    store = Store(tmp_path / "store")
+    store.write(released(R50, weights=digest(weights)))
+    assert runner.evaluate_released(R50, weights, store, None) == [] == started
+    weights.write_bytes(b"other weights")
+    with pytest.raises(BenchError, match=r"is of some weights\.safetensors .* --force replaces it"):
+        runner.evaluate_released(R50, weights, store, None)
+    assert started == []
+    with pytest.raises(BenchError, match="--data-root or BENCH_DATA"):
+        runner.evaluate_released(R50, weights, store, None, force=True)
+
+
+@pytest.mark.parametrize("root", [None, "absent"])
+def test_checkpoint_without_its_data_starts_nothing(tmp_path, started, weights, root):
+    with pytest.raises(BenchError, match=r"^(?!.*\n).*coco_panoptic.*--data-root or BENCH_DATA"):
+        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), root and tmp_path / root)
+    assert started == [] and not (tmp_path / "store").exists()
+
+
+def test_data_of_other_categories_starts_nothing(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(runner, "JobPool", None)
+    root = TinyCoco(tmp_path / "tiny").root
+    (root / "val").rename(root / "val2017")
+    for path in (root / "annotations").glob("*_val*"):
+        path.rename(path.with_name(path.name.replace("_val", "_val2017")))
+    with pytest.raises(BenchError, match="is it the right data set"):
+        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), root)
+
+
+def test_data_set_without_a_reader_starts_nothing(tmp_path, started, weights, monkeypatch):
+    monkeypatch.setitem(DATASETS, "coco_panoptic", replace(DATASETS["coco_panoptic"], task="semantic"))
+    with pytest.raises(BenchError, match=r"^evaluation of coco_panoptic is not built yet: .*synthetic_panoptic$"):
+        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), tmp_path)
     assert started == []
 
 

@@ -74,7 +74,7 @@ def resize_image(image: Tensor, shorter_side: int | None, longer_side: int | Non
 def test_size(height: int, width: int, shorter_side: int, longer_side: int) -> tuple[int, int]:
     """Size (height, width) of a test image by the Mask R-CNN rule, rounded to the nearest pixel."""
     factor = min(shorter_side / min(height, width), longer_side / max(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 def crop_or_pad(sample: Sample, size: int, top: float, left: float) -> Sample:

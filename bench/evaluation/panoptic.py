@@ -57,27 +57,61 @@ class PanopticEvaluator:
         Raises BenchError for an image that the data set lacks, that was added before, or whose size is not that of
         its panoptic PNG.
         """
+        self._check_new(image_id)
+        self.take(self.measure(image_id, class_logits, mask_logits))
+
+    def take(self, measured: dict) -> None:
+        """Count one image as `measure` described it. Raises BenchError as `add`."""
+        image = measured["image"]
+        self._check_new(image["id"])
+        self._images[image["id"]] = image
+        self._true_segments += measured["truth"]
+        self._predicted_segments += measured["predicted"]
+        self._detections += measured["detections"]
+        pairs, counts = np.array(measured["confusion"], dtype=np.int64)
+        self._confusion.reshape(-1)[pairs] += counts  # no pair occurs twice
+
+    def has(self, image_id: int) -> bool:
+        """Whether the image was added."""
+        return image_id in self._images
+
+    def measure(self, image_id: int, class_logits: Tensor, mask_logits: Tensor) -> dict:
+        """What `take` counts of one image, as plain JSON values (exact: floats are written in full).
+
+        image: id and size.  truth, predicted: a COCO annotation with RLE a segment.  detections: with scores.
+        confusion: places (truth * K + prediction) that are not zero and their pixels. Arguments as in `add`.
+        """
+        height, width = mask_logits.shape[1:]
+        segment_ids, segments = self._truth(image_id, (height, width))
+        return {
+            "image": {"id": image_id, "height": height, "width": width, "file_name": ""},
+            "truth": segment_annotations(image_id, segment_ids, segments),
+            "predicted": self._predicted(image_id, class_logits, mask_logits),
+            "detections": self._detected(image_id, class_logits, mask_logits),
+            "confusion": self._confused(
+                label_map(segment_ids, segments, self._class_index),
+                semantic_labels(class_logits, mask_logits).cpu().numpy(),
+            ),
+        }
+
+    def _check_new(self, image_id: int) -> None:
         if image_id not in self._known:
             raise BenchError(f"image {image_id} is not in the data set: evaluate the split that it belongs to")
         if image_id in self._images:
             raise BenchError(f"image {image_id} was already evaluated: add each image once")
-        height, width = mask_logits.shape[1:]
-        segment_ids, segments = self._truth(image_id, (height, width))
-        self._images[image_id] = {"id": image_id, "height": height, "width": width, "file_name": ""}
-        self._true_segments += segment_annotations(image_id, segment_ids, segments)
-        truth = label_map(segment_ids, segments, self._class_index)
-        self._count_pixels(truth, semantic_labels(class_logits, mask_logits).cpu().numpy())
 
+    def _predicted(self, image_id: int, class_logits: Tensor, mask_logits: Tensor) -> list[dict]:
         panoptic = panoptic_segments(class_logits, mask_logits, self._is_thing)
         segments = [{"id": s["id"], "category_id": self._category_ids[s["category"]]} for s in panoptic.segments]
         predicted_ids = panoptic.segmentation.cpu().numpy()
-        self._predicted_segments += segment_annotations(image_id, predicted_ids, segments)
+        return segment_annotations(image_id, predicted_ids, segments)
 
+    def _detected(self, image_id: int, class_logits: Tensor, mask_logits: Tensor) -> list[dict]:
         instances = instance_predictions(class_logits, mask_logits, self._is_thing)
         found = instances.masks.flatten(1).any(1)  # empty masks cannot match
         masks = encode_masks(instances.masks[found].cpu().numpy())
         scores, labels = instances.scores[found].tolist(), instances.labels[found].tolist()
-        self._detections += [
+        return [
             {
                 "image_id": image_id,
                 "category_id": self._category_ids[label],
@@ -114,10 +148,10 @@ class PanopticEvaluator:
             )
         return segment_ids, entry["segments_info"]
 
-    def _count_pixels(self, truth: np.ndarray, predicted: np.ndarray) -> None:
+    def _confused(self, truth: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
         valid = truth != VOID
-        pairs = truth[valid] * len(self._is_thing) + predicted[valid]
-        self._confusion += np.bincount(pairs, minlength=self._confusion.size).reshape(self._confusion.shape)
+        pairs, counts = np.unique(truth[valid] * len(self._is_thing) + predicted[valid], return_counts=True)
+        return [pairs.tolist(), counts.tolist()]
 
     def _panoptic_quality(self) -> dict[str, float]:
         categories = self._categories()

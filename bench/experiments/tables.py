@@ -61,6 +61,9 @@ class PaperTable:
     small_columns: tuple[Column, ...]
     notes: tuple[Note, ...] = ()
 
+    def has_row(self, experiment: Experiment) -> bool:
+        return experiment in (row.experiment for row in (*self.rows, *self.small_rows))
+
     def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
         """Everything to measure: counts and latency of all rows, then accuracy at `scale`, seed by seed."""
         built = [row.experiment for row in self.rows if row.experiment]

@@ -31,9 +31,10 @@ class Value:
 def build_table(table: PaperTable, store: Store, reference: Store | None = None) -> pd.DataFrame:
     """Tidy frame with `COLUMNS`, empty (NaN) where nobody measured.
 
-    Accuracy is the median of the seeds with range and `n`; a latency's range is that of its samples, and its 90th
-    percentile is a metric of its own (`<metric>_p90`). Records of an outdated recipe are left out. The published
-    value never stands in a small-scale row. Raises BenchError on a damaged record or published file.
+    Accuracy is the median of the seeds with range and `n`, or that of a released checkpoint (`released_stand_in`); a
+    latency's range is that of its samples, and its 90th percentile is a metric of its own (`<metric>_p90`). Records
+    of an outdated recipe are left out. The published value never stands in a small-scale row. Raises BenchError on a
+    damaged record or published file.
     """
     published = load_published(table.name)
     ours, theirs = by_experiment(store), by_experiment(reference)
@@ -43,6 +44,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
         scale = "small" if small else "paper"
         printed = None if small else published.get((row.number, column.metric))
         cell, other = find_value(ours, row, column), find_value(theirs, row, column)
+        kind = cell.records[0].kind if cell else column.kind
         line = {
             "table": table.name,
             "row": row.number,
@@ -55,7 +57,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
             "published": printed and printed.value,
             "reference": other and other.value,
             "tolerance": printed.tolerance_text if printed else "",
-            "verdict": verdict(printed, cell and cell.value, cell.n if cell else 0, column.kind, scale),
+            "verdict": verdict(printed, cell and cell.value, cell.n if cell else 0, kind, scale),
         }
         if cell:
             line |= {"measured": cell.value, "min": cell.low, "max": cell.high, "n": cell.n}
@@ -81,10 +83,11 @@ def find_value(groups: dict[str, list[Record]], row: Row, column: Column) -> Val
     if row.experiment is None:
         return None
     name, percentile = column.metric.removesuffix("_p90"), column.metric.endswith("_p90")
-    records = [r for r in groups.get(row.experiment.key, []) if r.kind == column.kind and name in r.metrics]
+    kind = "released" if column.kind == "accuracy" and released_stand_in(groups, row) else column.kind
+    records = [r for r in groups.get(row.experiment.key, []) if r.kind == kind and name in r.metrics]
     if not records:
         return None
-    if column.kind == "accuracy":
+    if kind == "accuracy":
         values = [record.metrics[name]["value"] for record in records]
         return Value(median(values), min(values), max(values), len(values), tuple(records))
     (record,) = records
@@ -94,7 +97,16 @@ def find_value(groups: dict[str, list[Record]], row: Row, column: Column) -> Val
             return None
         return Value(metric["p90"], metric["p90"], metric["p90"], metric["n"], (record,))
     samples = record.samples.get(name) or [metric["value"]]
-    return Value(metric["value"], min(samples), max(samples), metric["n"], (record,))
+    n = 1 if kind == "released" else metric["n"]  # models behind it, as for accuracy, not images
+    return Value(metric["value"], min(samples), max(samples), n, (record,))
+
+
+def released_stand_in(groups: dict[str, list[Record]], row: Row) -> Record | None:
+    """The record of a released checkpoint that a paper row shows: only where no seed was trained."""
+    if row.experiment is None or row.experiment.scale != "paper":
+        return None
+    records = {record.kind: record for record in groups.get(row.experiment.key, [])}
+    return None if "accuracy" in records else records.get("released")
 
 
 def _cells(table: PaperTable) -> Iterable[tuple[Row, Column]]:

@@ -8,9 +8,10 @@ from bench.experiments.tables import Column, PaperTable, Row
 from bench.records import Store
 from bench.report.frame import by_experiment
 from bench.report.latency import latency_block
+from bench.report.released import released_notes
 from bench.report.small import small_block
 from bench.report.text import head_lines, markdown_table, reference_line, value_cells
-from bench.report.verdict import REQUIRED_SEEDS
+from bench.report.verdict import RELEASED, REQUIRED_SEEDS
 
 LEGEND = (
     "Cells read `paper → measured [reference]`: printed in the paper, measured in this store, measured in the "
@@ -37,7 +38,7 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
     if len(records) > len(current):
         stale = len(records) - len(current)
         parts.append(f"Left out: {stale} accuracy record(s), made with another recipe than today's.")
-    parts += [*LEGEND, *_accuracy(table, cells), *_notes(table, "accuracy")]
+    parts += [*LEGEND, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
     parts += [*_complexity(table, cells), *_notes(table, "complexity")]
     parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
     parts += small_block(table, cells, ours, theirs)
@@ -90,10 +91,13 @@ def _row_verdict(cells: list[tuple[str, dict]]) -> str:
     parts = [
         f"{', '.join(label for label, own in shown if own == verdict)} {verdict}"
         for verdict in verdicts
-        if not verdict.startswith("off by")
+        if not verdict.startswith(("off by", RELEASED))
     ]
-    off = [verdict.replace("off by", label) for label, verdict in shown if verdict.startswith("off by")]
-    return "; ".join(parts + ([f"off by: {', '.join(off)}"] if off else []))
+    for start, form in (("off by", "off by: {}"), (RELEASED, f"{RELEASED} ({{}})")):
+        own = [f"{label} {text.removeprefix(start).strip(' ()')}" for label, text in shown if text.startswith(start)]
+        if own:
+            parts.append(form.format(", ".join(map(str.strip, own))))
+    return "; ".join(parts)
 
 
 def _complexity(table: PaperTable, cells: dict) -> list[str]:

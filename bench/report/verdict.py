@@ -3,6 +3,7 @@
 from bench.report.published import Published
 
 REQUIRED_SEEDS = 3
+RELEASED = "released checkpoint"
 
 
 def verdict(published: Published | None, measured: float | None, n: int, kind: str, scale: str) -> str:
@@ -10,12 +11,16 @@ def verdict(published: Published | None, measured: float | None, n: int, kind: s
 
     n: seeds behind an accuracy value (the range of the other kinds does not matter).  kind: record kind.
     Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "reproduced",
-    "off by +1.2" (points of a percentage), "off by +1.2 %" (of the printed value) or "off by +0.75 M".
+    "off by +1.2" (points of a percentage), "off by +1.2 %" (of the printed value) or "off by +0.75 M". A checkpoint
+    that others trained reproduces nothing: "released checkpoint (+0.3)", or "released checkpoint" without a printed
+    value.
     """
     if measured is None:
         return "not measured"
     if scale != "paper":
         return "other scale"
+    if kind == "released":
+        return f"{RELEASED} ({difference_text(published, measured)})" if published else RELEASED
     if published is None:
         return "no published value"
     if kind == "accuracy" and n < REQUIRED_SEEDS:

@@ -36,13 +36,15 @@ def write_overview(results: Path) -> Path:
     """Write `results/README.md`: the committed stores, what they hold and where their tables are."""
     lines = ["# Results", "", "Generated; do not edit. `published/` holds the paper's numbers with our tolerances.", ""]
     stores = [path.parent for path in sorted(results.glob("*/records")) if path.parent.name != GIT_IGNORED_STORE]
+    counted = {folder: Counter(record.kind for record in Store(folder).load_all()) for folder in stores}
+    # Most stores have no released checkpoint.
+    kinds = [kind for kind in KINDS if kind != "released" or any(counts[kind] for counts in counted.values())]
     rows = []
-    for folder in stores:
-        counts = Counter(record.kind for record in Store(folder).load_all())
+    for folder, counts in counted.items():
         tables = [path for path in sorted(folder.glob("tables/*.md")) if path.stem in TABLES]
         links = ", ".join(f"[{path.stem}]({path.relative_to(results).as_posix()})" for path in tables)
-        rows.append([f"`{folder.name}/`", *(str(counts[kind]) for kind in KINDS), links])
-    lines.append(markdown_table(["store", *KINDS, "tables"], rows))
+        rows.append([f"`{folder.name}/`", *(str(counts[kind]) for kind in kinds), links])
+    lines.append(markdown_table(["store", *kinds, "tables"], rows))
     for folder in stores:
         lines += ["", f"## {folder.name}", "", *head_lines(Store(folder).load_all())]
     path = results / "README.md"

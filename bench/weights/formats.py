@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.weights.hub import from_hub, hub_method
+from bench.weights.hub import from_hub, hub_method, hub_name
 from bench.weights.official import DETECTRON2_RESNET, SWIN, from_official, official_name
 from bench.weights.rules import Rules, origin, rename
 
@@ -16,8 +16,9 @@ NOT_NEEDED = {
     "relative_position_index": "computed from the window size",
     "attn_mask": "computed from the window size",
     "num_batches_tracked": "batch norm is frozen",
-    "criterion.empty_weight": "weights of the training loss",
     "criterion.": "weights of the training loss",
+    "layernorm.weight": "last norm of the classifier",
+    "layernorm.bias": "last norm of the classifier",
     "pixel_mean": "the normalisation is fixed",
     "pixel_std": "the normalisation is fixed",
 }
@@ -46,7 +47,12 @@ def detect(names: Collection[str]) -> Format:
         )
     method = hub_method(names)
     if method:
-        return Format(f"{TITLES[method]} of the transformers hub", method, from_hub, lambda ours, present: ours)
+        return Format(
+            f"{TITLES[method]} of the transformers hub",
+            method,
+            lambda tensors: from_hub(tensors, method),
+            lambda ours, present: hub_name(ours, method, present),
+        )
     method = _official_method(names)
     if method:
         return Format(

@@ -33,13 +33,7 @@ def build_from_weights(path: Path, **given: int | str) -> tuple[Experiment, nn.M
     """
     from bench.zoo import build_model
 
-    file = read_tensors(path)
-    chosen = _experiment(file)
-    asked = Experiment.from_dict(chosen.to_dict() | given)
-    for name in given:
-        has, says = getattr(chosen, name), getattr(asked, name)
-        if has != says:
-            raise BenchError(f"{path} has {name.replace('_', ' ')} {has}, {option(name)} says {says}: leave it out")
+    file, chosen = _open(path, given)
     with torch.device("meta"):
         model = build_model(chosen)
     _check(file, model.state_dict())
@@ -48,6 +42,22 @@ def build_from_weights(path: Path, **given: int | str) -> tuple[Experiment, nn.M
     origin = {name: file.metadata.get(name, "unknown") for name in ("source", "source_sha256")}
     facts = {"file": path.name, "sha256": file.sha256, **origin, "format": file.metadata.get("source_format", "")}
     return chosen, model.eval(), facts
+
+
+def experiment_of(path: Path, **given: int | str) -> Experiment:
+    """The experiment that a converted file is of; as `build_from_weights`, without a model."""
+    return _open(path, given)[1]
+
+
+def _open(path: Path, given: Mapping[str, int | str]) -> tuple[TensorFile, Experiment]:
+    file = read_tensors(path)
+    chosen = _experiment(file)
+    asked = Experiment.from_dict(chosen.to_dict() | given)
+    for name in given:
+        has, says = getattr(chosen, name), getattr(asked, name)
+        if has != says:
+            raise BenchError(f"{path} has {name.replace('_', ' ')} {has}, {option(name)} says {says}: leave it out")
+    return file, chosen
 
 
 def _experiment(file: TensorFile) -> Experiment:

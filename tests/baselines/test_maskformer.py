@@ -6,7 +6,7 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 
 from baselines.maskformer import maskformer
 from bench.experiments.experiment import experiment
-from bench.weights.rules import rename
+from bench.weights.hub import from_hub
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet
 from tests.parity import load_reference
@@ -46,54 +46,6 @@ def test_as_released_predicts_the_same_with_more_work():
     assert torch.equal(usual.mask_logits, released.mask_logits)
 
 
-# Names of transformers in terms of ours (rules for `rename`), after its query, key and value are one matrix.
-_ENCODER = r"^model\.pixel_level_module\.encoder\."
-_FPN = r"^model\.pixel_level_module\.decoder\.fpn\."
-_DECODER = r"^model\.transformer_module\."
-TRANSFORMERS = [
-    (_ENCODER + r"hidden_states_norms\.", "backbone.norm"),
-    (_ENCODER + r"model\.embeddings\.patch_embeddings\.projection\.", "backbone.patch_embed.proj."),
-    (_ENCODER + r"model\.embeddings\.norm\.", "backbone.patch_embed.norm."),
-    (_ENCODER + r"model\.encoder\.", "backbone."),
-    *((rf"^backbone\.layers\.{i}\.downsample\.", f"backbone.layers.{i + 1}.downsample.") for i in (2, 1, 0)),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.self\.", ".attn."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (_FPN + r"stem\.", "pixel_decoder.top."),
-    *((_FPN + rf"layers\.{i}\.proj\.", f"pixel_decoder.laterals.{2 - i}.") for i in range(3)),
-    *((_FPN + rf"layers\.{i}\.block\.", f"pixel_decoder.smooth.{2 - i}.") for i in range(3)),
-    (r"^model\.pixel_level_module\.decoder\.mask_projection\.", "pixel_decoder.mask_features."),
-    (_DECODER + r"queries_embedder\.", "decoder.query_positions."),
-    (_DECODER + r"input_projection\.", "decoder.input_proj."),
-    (_DECODER + r"decoder\.layernorm\.", "decoder.heads.norm."),
-    (_DECODER + r"decoder\.", "decoder."),
-    (r"\.self_attn\.", ".self_attention."),
-    (r"\.encoder_attn\.", ".cross_attention."),
-    (r"\.o_proj\.", ".out_proj."),
-    (r"\.self_attn_layer_norm\.", ".self_norm."),
-    (r"\.encoder_attn_layer_norm\.", ".cross_norm."),
-    (r"\.final_layer_norm\.", ".feed_forward_norm."),
-    (r"^(decoder\.layers\.\d+)\.mlp\.fc(\d)\.", r"\1.feed_forward.linear\2."),
-    (r"^class_predictor\.", "decoder.heads.class_embed."),
-    (r"^mask_embedder\.(\d)\.0\.", r"decoder.heads.mask_embed.layers.\1."),
-]
-
-
-def join_attention(state):
-    """query, key and value of Swin to qkv; q_proj, k_proj and v_proj of the decoder to in_proj."""
-    result = dict(state)
-    for name in state:
-        kind = name.rpartition(".")[2]
-        for parts, joined in ((("query", "key", "value"), "qkv."), (("q_proj", "k_proj", "v_proj"), "in_proj_")):
-            if name.endswith(f".{parts[0]}.{kind}"):
-                owner = name.removesuffix(f"{parts[0]}.{kind}")
-                result[f"{owner}{joined}{kind}"] = torch.cat([result.pop(f"{owner}{part}.{kind}") for part in parts])
-    return result
-
-
 def transformers_maskformer():
     """transformers' model with the sizes of `tiny`, its weights moved so that every part shows."""
     backbone = SwinConfig(
@@ -122,14 +74,8 @@ def transformers_maskformer():
 def test_model_equals_transformers(size):
     """Windows fit all stages of the first size; the others are padded to windows, patches and merging."""
     other = transformers_maskformer()
-    state = {
-        name: value
-        for name, value in rename(join_attention(other.state_dict()), TRANSFORMERS).items()
-        if not name.endswith("relative_position_index") and "encoder.model.layernorm" not in name
-    }
-    del state["criterion.empty_weight"]
-    model = tiny().eval()
-    model.load_state_dict(state)
+    model, state = tiny().eval(), from_hub(other.state_dict(), "maskformer")
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():
         expected, prediction = other(images), model(images)

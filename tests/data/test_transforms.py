@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data import transforms
 from bench.data.coco import CocoPanoptic, Sample
-from bench.data.transforms import augment, crop_or_pad, flip, preprocess, resize
+from bench.data.transforms import augment, crop_or_pad, flip, preprocess, resize, resize_image
 
 
 def _coded(height: int, width: int, cell: int = 8) -> Sample:
@@ -107,3 +108,8 @@ def test_sample_without_segments():
     )
     result = augment(empty, torch.Generator().manual_seed(0))
     assert result.labels.shape == (0,) and result.masks.shape == (0, 128, 128) and result.masks.dtype == torch.bool
+
+
+def test_extreme_shapes_keep_a_pixel():
+    assert transforms.test_size(1, 5000, 800, 1333) == (1, 1333)
+    assert tuple(resize_image(torch.zeros(3, 5000, 1, dtype=torch.uint8), 800, 1333).shape) == (3, 1333, 1)

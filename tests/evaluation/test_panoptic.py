@@ -243,6 +243,21 @@ def test_instance_file_is_the_ground_truth_of_ap_where_it_lists_all_images(tmp_p
         PanopticEvaluator(CocoPanoptic(tmp_path, "val"))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_measured_of_an_image_survives_json_exactly(tmp_path, seed):
+    truth, predictions = random_case(seed)
+    dataset = write_dataset(tmp_path, truth)
+    evaluator = PanopticEvaluator(dataset)
+    for image_id, (classes, masks) in predictions.items():
+        measured = evaluator.measure(image_id, classes, masks)
+        assert not evaluator.has(image_id), "measuring counts nothing"
+        evaluator.take(json.loads(json.dumps(measured)))
+        assert evaluator.has(image_id)
+        with pytest.raises(BenchError, match="already evaluated"):
+            evaluator.take(measured)
+    assert evaluator.compute() == evaluate(dataset, predictions)
+
+
 def test_mistakes_are_said_in_one_line(tmp_path):
     ids, segments = columns((4, 1), (6, 2)), [segment(1, 1), segment(2, 92)]
     evaluator = PanopticEvaluator(write_dataset(tmp_path, {1: (ids, segments)}))

@@ -1,6 +1,7 @@
 """Verdicts, the tidy table, its markdown, and that a report needs records alone."""
 
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from bench.records import Store
 from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
 from bench.report.published import Published, load_published
 from bench.report.verdict import verdict
-from tests.report.fakes import LATENCY_DETAILS, R50, SMALL, accuracy, complexity, full_store, latency
+from tests.report.fakes import LATENCY_DETAILS, R50, SMALL, accuracy, complexity, full_store, latency, released
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = get_table("table1")
@@ -48,6 +49,11 @@ PARAMS = Published(38.0, "M", 0.6, False, "")
         (None, 40.0, 3, "accuracy", "small", "other scale"),
         (None, 40.0, 1, "accuracy", "small", "other scale"),
         (None, None, 0, "accuracy", "small", "not measured"),
+        (PQ, 47.7, 1, "released", "paper", "released checkpoint (+0.0)"),
+        (PQ, 47.4, 1, "released", "paper", "released checkpoint (-0.3)"),
+        (PQ, 60.0, 1, "released", "paper", "released checkpoint (+12.3)"),
+        (None, 47.4, 1, "released", "paper", "released checkpoint"),
+        (PQ, None, 0, "released", "paper", "not measured"),
     ],
 )
 def test_verdict(published, measured, n, kind, scale, expected):
@@ -78,6 +84,108 @@ def test_median_range_and_n_of_seeds(tmp_path, values, middle):
     assert line["published"] == 50.2 and line["tolerance"] == "0.5"
     assert line["verdict"] == {1: "single run", 2: "2 of 3 seeds", 3: "reproduced"}[len(values)]
     assert line["record"].split(";") == [f"records/{PLUS.key}/accuracy-{seed}.json" for seed in range(len(values))]
+
+
+# Released checkpoints
+
+
+def accuracy_part(store: Store, reference: Store | None = None) -> str:
+    text = render_markdown(TABLE, build_table(TABLE, store, reference), store, reference)
+    return text.split("## Accuracy")[1].split("## Complexity")[0]
+
+
+def test_released_checkpoint_in_the_table_and_the_csv(tmp_path):
+    store = Store(tmp_path)
+    store.write(released())  # PQ 47.9 of 47.7, then 48.9 of 51.9, 49.9 of 41.2, 50.9 of 35.7, 51.9 of 59.8
+    csv, _ = write_report("table1", store)
+    line = cell(pd.read_csv(csv), 5, "PQ")
+    assert (line["measured"], line["min"], line["max"], line["n"]) == (47.9, 47.9, 47.9, 1)
+    assert line["verdict"] == "released checkpoint (+0.2)"
+    assert line["record"] == f"records/{R50.key}/released.json"
+    part = accuracy_part(store)
+    row = tables_of(part)[0][6]
+    assert row[3] == "47.7 → 47.9"
+    assert row[-1] == "released checkpoint (PQ +0.2, PQ_th -3.0, PQ_st +8.7, AP_pan_th +15.2, mIoU_pan -7.9)"
+    assert "*released checkpoint*: trained by others, evaluated here (n = 1)" in part
+    assert (
+        "- Row 5, HCFormer R50: `maskformer.safetensors` (SHA-256 0123456789ab), made from `hub_model.bin` "
+        "(SHA-256 `fedcba987654`); 5000 images\n"
+    ) in part
+    assert not re.search("reproduced|single run|off by", row[-1])
+
+
+def test_metric_that_a_released_checkpoint_lacks(tmp_path):
+    store, record = Store(tmp_path), released()
+    kept = {name: metric for name, metric in record.metrics.items() if name in ("PQ", "PQ_th")}
+    store.write(replace(record, metrics=kept))
+    row = tables_of(accuracy_part(store))[0][6]
+    assert row[-1] == "PQ_st, AP_pan_th, mIoU_pan not measured; released checkpoint (PQ +0.2, PQ_th -3.0)"
+
+
+def test_trained_seeds_are_shown_instead_of_a_released_checkpoint(tmp_path):
+    alone, both = Store(tmp_path / "alone"), Store(tmp_path / "both")
+    for store in (alone, both):
+        store.write(accuracy(PLUS, 0, 50.0))
+    both.write(released(PLUS))
+    pd.testing.assert_frame_equal(build_table(TABLE, alone), build_table(TABLE, both))
+    assert accuracy_part(alone) == accuracy_part(both)
+
+
+def test_released_checkpoint_stands_in_where_the_trained_seeds_are_stale(tmp_path):
+    store = Store(tmp_path)
+    store.write(replace(accuracy(PLUS, 0, 10.0), recipe={"iterations": 1}))
+    store.write(released(PLUS))
+    assert cell(build_table(TABLE, store), 6, "PQ")["verdict"] == "released checkpoint (-2.3)"
+
+
+def test_released_checkpoint_of_the_reference_is_named(tmp_path):
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    theirs.write(released())
+    part = accuracy_part(ours, theirs)
+    assert tables_of(part)[0][6][3] == "47.7 → [47.9]" and tables_of(part)[0][6][-1] == "not measured"
+    assert "- Row 5, HCFormer R50, in brackets: `maskformer.safetensors`" in part
+
+
+def test_released_checkpoint_of_a_small_model_is_not_among_the_trained(tmp_path):
+    store = Store(tmp_path)
+    store.write(released(SMALL))
+    assert build_table(TABLE, store).measured.isna().all()
+    assert "released" not in accuracy_part(store)
+
+
+def test_names_of_files_cannot_leave_their_line(tmp_path):
+    store = Store(tmp_path)
+    weights = {"file": "a`b|c\n## Heading", "source": "x" * 1000, "source_sha256": None}
+    store.write(released(weights=weights))
+    note = accuracy_part(store).rstrip().split("\n\n- MaskFormer's")[0].split("\n\n")[-1]
+    file = "`a'b|c ## Heading` (SHA-256 0123456789ab)"
+    assert note == f"- Row 5, HCFormer R50: {file}, made from `{'x' * 100}`; 5000 images"
+    store.write(released(weights={"source": None, "source_sha256": None}), force=True)
+    assert "`maskformer.safetensors` (SHA-256 0123456789ab); 5000 images\n" in accuracy_part(store)
+
+
+def test_overview_counts_released_checkpoints_where_there_are_any(tmp_path):
+    for name in ("one", "two"):
+        Store(tmp_path / name).write(complexity())
+    header = tables_of(write_overview(tmp_path).read_text())[0][0]
+    assert header == ["store", "complexity", "latency", "accuracy", "tables"]
+    Store(tmp_path / "two").write(released())
+    table = tables_of(write_overview(tmp_path).read_text())[0]
+    assert [line[1:5] for line in (table[0], *table[2:])] == [
+        ["complexity", "latency", "accuracy", "released"],
+        ["1", "0", "0", "0"],
+        ["1", "0", "0", "1"],
+    ]
+
+
+def test_committed_reference_renders_to_the_committed_tables(tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(REPOSITORY / "results" / "reference", results / "reference")
+    store = Store(results / "reference")
+    (results / "reference" / "tables" / "table1.md").write_text("")
+    for path in (*write_report("table1", store), write_overview(results)):
+        committed = REPOSITORY / "results" / path.relative_to(results)
+        assert path.read_bytes() == committed.read_bytes(), path.name
 
 
 def test_complexity_and_latency_cells(tmp_path):

@@ -9,6 +9,13 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models.swin_transformer import swin_small_patch4_window7_224
+from transformers import (
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    SwinConfig,
+)
 
 from bench.errors import BenchError
 from bench.experiments.experiment import experiment
@@ -175,6 +182,36 @@ def test_converted_file_is_not_converted_again_and_other_files_are_not_loaded(tm
         save_file(tensors, tmp_path / "c.safetensors", metadata | {name: change})
         with pytest.raises(BenchError, match=r"^(?!.*\n).*convert the source again"):
             build_from_weights(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("method", ["maskformer", "mask2former"])
+def test_hub_checkpoint(tmp_path, out, method):
+    """A full-size file as transformers writes it; what it lacks is called as it calls it."""
+    model = hub_model(method)
+    model.half().save_pretrained(tmp_path)
+    source = tmp_path / "model.safetensors"
+    done = convert(source, out, method, "swin_s", "ade20k")
+    assert done.content == "model" and done.fresh == () and done.experiment.num_queries == 100
+    assert set(done.unused.values()) <= {
+        "weights of the training loss",
+        "computed from the window size",
+        "last norm of the classifier",
+    }
+    assert build_from_weights(out)[0] == experiment(method, "swin_s", "ade20k", "paper")
+    name = "model.transformer_module.queries_embedder.weight"
+    save_file({key: value for key, value in load_file(source).items() if key != name}, tmp_path / "less.safetensors")
+    with pytest.raises(BenchError, match=f"lacks {name} "):
+        convert(tmp_path / "less.safetensors", out, method, "swin_s", "ade20k")
+    with pytest.raises(BenchError, match="class embedding has 150 classes"):
+        convert(source, out, method, "swin_s", "coco_panoptic")
+
+
+def hub_model(method):
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = SwinConfig(embed_dim=96, depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], out_features=stages)
+    if method == "mask2former":
+        return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=backbone, num_labels=150))
+    return MaskFormerForInstanceSegmentation(MaskFormerConfig(backbone_config=backbone, num_labels=150))
 
 
 def test_torchvision_backbone_for_deformable_downsampling(tmp_path, out):

@@ -1,0 +1,51 @@
+"""Image files of people: any colour mode and size, possibly broken or hostile."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bench.errors import BenchError, one_line
+
+# Decoders that run nothing else (Pillow gives EPS to Ghostscript).
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Pixels uint8 [H, W, 3], upright, of an image file of any colour mode; 16 bits are scaled to 8, alpha is dropped.
+
+    Raises BenchError for a file that is missing, broken, no image, or too large to be meant (Pillow's limit).
+    """
+    with open_image(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode[0] == "I":  # Pillow would cut off everything above 255
+            upright = Image.fromarray((np.clip(np.asarray(upright), 0, 65535) / 257 + 0.5).astype(np.uint8))
+        return np.array(upright.convert("RGB"))
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """The image file, opened as far as its header; whatever goes wrong inside becomes a BenchError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+                    raise BenchError(f"image {path} has 32 bits a channel, of unknown range: save it with 8 bits")
+                yield image
+    except BenchError:
+        raise
+    except FileNotFoundError:
+        raise BenchError(f"image {path} is missing: check the name") from None
+    except IsADirectoryError:
+        raise BenchError(f"{path} is a folder: name the image files in it") from None
+    except UnidentifiedImageError:
+        raise BenchError(f"{path} is no image of a known format ({', '.join(FORMATS)}): convert it") from None
+    except Exception as error:  # of decoders on damaged files, of many types
+        raise BenchError(
+            f"image {path} cannot be read ({one_line(error)}): get the file again or leave it out"
+        ) from error

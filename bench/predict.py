@@ -1,0 +1,203 @@
+"""Predictions of a model for image files, in the official formats and as pictures."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from bench.data.classes import ClassInfo, classes_of
+from bench.data.images import open_image, read_image
+from bench.data.registry import get_dataset_info
+from bench.data.transforms import preprocess, resize_image
+from bench.errors import BenchError
+from bench.evaluation.overlay import draw_overlay, label_segments
+from bench.evaluation.postprocess import resize_masks
+from bench.evaluation.results import image_results
+from bench.experiments.experiment import Experiment
+from bench.experiments.recipe import test_resizing
+from bench.training.engine import memory_format
+
+_SUFFIXES = {
+    "panoptic": ("_panoptic.png", "_semantic.png"),
+    "instance": ("_instances.png",),
+    "semantic": ("_semantic.png",),
+}
+_COLLECTED = {"panoptic": ("panoptic.json", "instances.json"), "instance": ("instances.json",), "semantic": ()}
+
+
+def predict_images(
+    model: nn.Module,
+    experiment: Experiment,
+    images: Sequence[Path],
+    out: Path,
+    raw: bool,
+    native_size: bool,
+    progress: Callable[[int, int, str], None],
+) -> list[Path]:
+    """Write what the model finds in each image to the folder `out`; the paths written, in that order.
+
+    An image goes through the model at the size of the experiment's test protocol, or with `native_size` as it is;
+    results have the image's own size (upright, where EXIF says that it is turned). For an image STEM.jpg:
+
+    - STEM_panoptic.png: COCO's panoptic format, segment id = R + 256 G + 65536 B, 0 where nothing was found;
+    - STEM_semantic.png: category id of every pixel (COCO's, ADE20K's 1 to 150, Cityscapes' label ids, not train ids);
+    - STEM_instances.png (data sets with instances only): pixel k is of the k-th entry of "instances", see
+      `instance_map`;
+    - STEM.json: "image", and of "panoptic" (`segments_info`), "instances" (COCO results with RLE, best first) and
+      "semantic" those that the data set's task has;
+    - STEM_overlay.jpg: the picture for people;
+    - STEM.npz with `raw`: `class_logits` [Q, K+1] and `mask_logits` [Q, h, w], float32, as the model returns them.
+
+    At the end, also of a run that was stopped, come panoptic.json (official file; its PNGs lie beside it, not in a
+    folder of its name) and instances.json (official list of results) of the images done. `image_id` is the file's
+    stem where all the stems are different whole numbers, as in COCO, else the image's position from 1.
+    Results of the same name are replaced, each file at once or not at all; other files stay.
+
+    An image needs some 6 bytes of memory a query and pixel of its own size.
+    Raises BenchError as `check_images`, before the model runs; and for an image that cannot be decoded, too little
+    memory or a folder that cannot be written, when it comes to it: what is written by then stays.
+    """
+    images, out = [Path(path) for path in images], Path(out)
+    task, classes = get_dataset_info(experiment.dataset).task, classes_of(experiment.dataset)
+    check_images(images, out, task, raw)
+    sizes = (None, None) if native_size else test_resizing(experiment)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchError(f"cannot make the folder {out} ({error.strerror}): give another one") from error
+    model.eval()
+    written: list[Path] = []
+    entries: list[dict] = []
+    try:
+        for number, (path, image_id) in enumerate(zip(images, image_ids(images), strict=True), start=1):
+            try:
+                files, entry = _predict(model, path, image_id, task, classes, sizes, raw)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, MemoryError) or re.search("(out of|allocate) memory", str(error)):  # numpy, torch
+                    raise BenchError(f"image {path} needs more memory than there is: make it smaller") from error
+                raise
+            written += [_write(out / name, data) for name, data in files.items()]
+            entries.append(entry)
+            progress(number, len(images), path.name)
+    finally:
+        written += [_write(out / name, data) for name, data in _collected(entries, task, classes).items()]
+    return written
+
+
+def check_images(images: Sequence[Path], out: Path, task: str, raw: bool) -> None:
+    """Raises BenchError where `predict_images` could not begin: no images, files that are missing or no images of a
+    known format, results of two images under one name or over an image, `out` that is no folder."""
+    if not images:
+        raise BenchError("no images: name the image files to predict")
+    if out.exists() and not out.is_dir():
+        raise BenchError(f"{out} is not a folder: give another one for the results")
+    inputs = {}
+    for path in images:
+        with open_image(path):  # reads the header
+            inputs[_identity(path)] = path
+    owners: dict[str, object] = {name: f"the results of all images ({name})" for name in _COLLECTED[task]}
+    for path in images:
+        for suffix in (*_SUFFIXES[task], "_overlay.jpg", ".json", *([".npz"] if raw else [])):
+            name = path.stem + suffix
+            if name in owners:
+                raise BenchError(f"the results of {path} would replace {owners[name]}: rename it or predict it apart")
+            owners[name] = f"those of {path}"
+            if (out / name).exists() and (hit := inputs.get(_identity(out / name))):
+                raise BenchError(f"the results of {path} would replace the image {hit}: give another folder")
+
+
+def image_ids(images: Sequence[Path]) -> list[int]:
+    """The stems as numbers where all are different whole numbers (COCO's file names), else 1, 2, 3, ..."""
+    stems = [path.stem for path in images]
+    if all(stem.isascii() and stem.isdigit() and len(stem) <= 18 for stem in stems):
+        numbers = [int(stem) for stem in stems]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(stems) + 1))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+@torch.inference_mode()
+def _predict(
+    model: nn.Module,
+    path: Path,
+    image_id: int,
+    task: str,
+    classes: Sequence[ClassInfo],
+    sizes: tuple[int | None, int | None],
+    raw: bool,
+) -> tuple[dict[str, bytes], dict]:
+    """The result files of one image (name -> content), and what STEM.json holds."""
+    pixels = read_image(path)
+    image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *sizes)
+    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=memory_format(model))
+    prediction = model(batch)
+    class_logits, mask_logits = prediction.class_logits[0], prediction.mask_logits[0]
+    if not (class_logits.isfinite().all() and mask_logits.isfinite().all()):
+        raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
+    height, width = pixels.shape[:2]
+    masks = resize_masks(mask_logits, batch.shape[-2:], image.shape[-2:], (height, width))
+    results = image_results(task, class_logits, masks, classes, path.stem, image_id)
+
+    header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
+    entry = {"image": header, **results.entry}
+    files = {name: _encoded(Image.fromarray(labels), "PNG") for name, labels in results.pngs.items()}
+    names = label_segments(results.segments, classes)
+    files[f"{path.stem}_overlay.jpg"] = _encoded(draw_overlay(pixels, results.segment_ids, names), "JPEG")
+    files[f"{path.stem}.json"] = _json(entry)
+    if raw:
+        arrays = {"class_logits": class_logits, "mask_logits": mask_logits}
+        np.savez(buffer := io.BytesIO(), **{name: array.float().cpu().numpy() for name, array in arrays.items()})
+        files[f"{path.stem}.npz"] = buffer.getvalue()
+    return files, entry
+
+
+def _collected(entries: Sequence[dict], task: str, classes: Sequence[ClassInfo]) -> dict[str, bytes]:
+    """The official files over all images (name -> content); none without images."""
+    images = [entry["image"] for entry in entries]
+    contents = {
+        "panoptic.json": lambda: {
+            "images": images,
+            "annotations": [{"image_id": entry["image"]["id"], **entry["panoptic"]} for entry in entries],
+            "categories": [
+                {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.colour)} for c in classes
+            ],
+        },
+        "instances.json": lambda: [found for entry in entries for found in entry["instances"]],
+    }
+    return {name: _json(contents[name]()) for name in _COLLECTED[task] if entries}
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    image.save(buffer := io.BytesIO(), kind, quality=92)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file so that readers see the old one or all of the new one."""
+    temporary = path.with_name(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BenchError(f"cannot write {path} ({error.strerror}): free space or give another folder") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return path

@@ -1,0 +1,83 @@
+"""Accuracy of a checkpoint that somebody else trained: evaluated here, nothing is trained."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from bench.accuracy import Progress, evaluate, percentages
+from bench.data.coco import fingerprint
+from bench.data.registry import dataset_root, get_dataset_info, open_split
+from bench.errors import BenchError
+from bench.evaluation.image_log import ImageLog
+from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
+from bench.experiments.recipe import test_resizing
+from bench.profiling.complexity import count_parameters
+from bench.records import Store
+from bench.training.engine import memory_format
+from bench.weights.files import sha256
+from bench.weights.load import build_from_weights
+
+LOG = "images.jsonl"
+# The text changes with every change of what is made of a prediction: it decides whether an evaluation goes on.
+POST_PROCESSING = (
+    "version 1: masks at the image's original size before anything is decided; panoptic: class probability above 0.8, "
+    "at least 0.8 of its mask won; instances: the 100 best pairs of query and class; semantic: argmax"
+)
+
+
+def is_done(store: Store, experiment: Experiment, weights: Path) -> bool:
+    """Whether the store has the record of this file, by its SHA-256.
+
+    Raises BenchError where it has that of another file, and for a file that cannot be read.
+    """
+    record = store.get(experiment, "released")
+    if record is None:
+        return False
+    known, digest = record.details["weights"], sha256(weights)
+    if known["sha256"] == digest:
+        return True
+    raise BenchError(
+        f"{store.record_path(experiment, 'released')} is of {known['file']} (SHA-256 {known['sha256'][:12]}), not of "
+        f"{weights} (SHA-256 {digest[:12]}): --force replaces it, another --store keeps both"
+    )
+
+
+def measure_released(
+    experiment: Experiment, weights: Path, folder: Path, data_root: Path | None, progress: Progress
+) -> tuple[dict[str, dict], dict]:
+    """Metrics and details of a record. Works on the validation split, with a log in `folder` to go on from.
+
+    Raises BenchError where the file is not of this experiment, and for missing or broken data.
+    """
+    info = get_dataset_info(experiment.dataset)
+    val_set = open_split(experiment.dataset, "val", data_root)
+    _, model, facts = build_from_weights(weights, **experiment.to_dict())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).to(memory_format=memory_format(model))
+    resizing = test_resizing(experiment)
+    details = {
+        "weights": facts,
+        "test_shorter_side": resizing[0],
+        "test_longer_side": resizing[1],
+        "val_images": len(val_set),
+        "val_fingerprint": fingerprint(dataset_root(experiment.dataset, data_root), info.val_split),
+        "device": str(device),
+        "post_processing": POST_PROCESSING,
+    }
+    identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
+    log = ImageLog(folder / LOG, identity)
+
+    def on_image(done: int, count: int) -> None:
+        progress(done, count, f"evaluated {done}/{count}")
+
+    begun = time.monotonic()
+    metrics = percentages(evaluate(model, resizing, val_set, on_image, log), len(val_set))
+    seconds = log.seconds + time.monotonic() - begun
+    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
+    details |= {
+        "resumed_after_images": log.images,
+        "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
+        "parameters": count_parameters(model),
+    }
+    return metrics, details

@@ -1,0 +1,146 @@
+"""Tensors of weight files from elsewhere: safetensors, pickles of numpy arrays, torch files.
+
+The files are not trusted: nothing in them is run, and no length that they claim is believed.
+"""
+
+import hashlib
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+from torch import Tensor
+
+from bench.errors import BenchError, one_line
+from bench.weights.torch_files import Strided, read_legacy, read_zip
+from bench.weights.unpickling import DAMAGE, MAX_ENTRIES, Array, Reader, Refused, RestrictedUnpickler, quoted
+
+MAX_SHARING = 4  # all tensors together may claim so many times the file: tied weights are stored once
+TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # 0x1950a86a20f9469cfc6c as a pickle has it
+AGAIN = "download it again"
+ELSEWHERE = "take it from another source"
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a weight file holds.
+
+    container: "safetensors", "pickle" or "torch". tensors: as stored (names, shapes, types), contiguous, on the CPU,
+    where possible mapped from the file. metadata: that of safetensors. other: names of the entries that are no tensors
+    of the model ("optimizer"), those beside tensors as "model.NAME". sha256: of the file, hex.
+    """
+
+    path: Path
+    container: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    other: tuple[str, ...]
+    sha256: str
+
+
+def sha256(path: Path) -> str:
+    """sha256 (hex) of a file, streamed. Raises BenchError if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read ({error.strerror}): check its path and rights") from error
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Tensors of a weight file, whose format is told by its content.
+
+    The state dict is the entry "model" (detectron2, Swin), else "state_dict", else the dictionary itself. Raises
+    BenchError for files that are missing, damaged, hostile, of another kind or without tensors.
+    """
+    path = Path(path)
+    content = _map(path)
+    container, read = _format(content, path)
+    try:
+        tensors, metadata, other = read(content, path)
+    except Refused as error:
+        raise BenchError(f"{path} is refused, {error}: {ELSEWHERE}") from error
+    except (*DAMAGE, safetensors.SafetensorError, zipfile.BadZipFile, struct.error, RuntimeError, OSError) as error:
+        raise BenchError(f"{path} is damaged ({quoted(one_line(error))}): {AGAIN}") from error
+    return TensorFile(path, container, tensors, metadata, other, sha256(path))
+
+
+def _map(path: Path) -> memoryview:
+    """The file as private memory, read when it is used."""
+    if not path.exists():
+        raise BenchError(f"no weight file {path}: check its path")
+    if not path.is_file():
+        raise BenchError(f"{path} is no file: give the weight file itself")
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                raise BenchError(f"{path} is empty: {AGAIN}")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read ({error.strerror}): check its path and rights") from error
+
+
+def _format(content: memoryview, path: Path) -> tuple[str, Callable]:
+    head = bytes(content[:512])
+    # A pickle's first byte may begin a safetensors length too; that one has zeros at its end
+    if head[8:9] == b"{" and (head[0] != 0x80 or head[4:8] == bytes(4)):
+        return "safetensors", _safetensors
+    if head.startswith(b"PK\x03\x04"):
+        return "torch", _torch
+    if head[0] == 0x80 and TORCH_MAGIC in head[:32]:
+        return "torch", _torch
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle", _pickle
+    if head.startswith(b"version https://git-lfs"):
+        raise BenchError(f"{path} is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'")
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise BenchError(f"{path} is a web page, not weights: {AGAIN}, with the address of the file itself")
+    raise BenchError(f"{path} is no weight file (safetensors, pickle or torch): {AGAIN}")
+
+
+def _safetensors(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+    """Header first: the library checks every offset and size in it against the file."""
+    with safetensors.safe_open(path, "pt", device="cpu") as file:
+        names = list(file.keys())
+        if not names:
+            raise BenchError(f"{path} holds no tensors: {ELSEWHERE}")
+        if len(names) > MAX_ENTRIES:
+            raise Refused(f"it has more than {MAX_ENTRIES} tensors")
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}), ()
+
+
+def _pickle(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+    return _model(RestrictedUnpickler(Reader(content)).load(), content, path)
+
+
+def _torch(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+    read = read_zip if bytes(content[:2]) == b"PK" else read_legacy
+    return _model(read(content, path), content, path)
+
+
+def _model(loaded: object, content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+    """The state dict in what a pickle holds, and the names of the rest; tensors are made once all claims hold."""
+    if not isinstance(loaded, dict):
+        raise BenchError(f"{path} holds a {type(loaded).__name__}, no state dict: give a file of weights")
+    section = next((name for name in ("model", "state_dict") if _arrays(loaded.get(name))), None)
+    state = loaded[section] if section else loaded
+    arrays = _arrays(state)
+    if not arrays:
+        keys = ", ".join(quoted(str(key)) for key in list(loaded)[:5]) or "nothing"
+        raise BenchError(f"{path} holds no state dict but {keys}: give a file of weights")
+    if sum(array.nbytes() for array in arrays.values()) > MAX_SHARING * len(content):
+        raise Refused("its tensors together claim many times the file")
+    made: dict[int, Tensor] = {}  # two names of one array share its tensor
+    for array in arrays.values():
+        made[id(array)] = made[id(array)] if id(array) in made else array.tensor()
+    other = [str(name) for name in loaded if section and name != section]
+    other += [f"{section}.{name}" if section else str(name) for name in state if name not in arrays]
+    return {name: made[id(array)] for name, array in arrays.items()}, {}, tuple(other)
+
+
+def _arrays(state: object) -> dict[str, Array | Strided]:
+    entries = state.items() if isinstance(state, dict) else ()
+    return {name: value for name, value in entries if isinstance(name, str) and isinstance(value, Array | Strided)}
