@@ -82,7 +82,7 @@ def inspect(file: WeightFile) -> None:
         "SHA-256": content.sha256,
     }
     facts |= {"other entries": ", ".join(map(_plain, content.other))} if content.other else {}
-    facts |= {_plain(name): _plain(value) for name, value in content.metadata.items()}
+    facts |= {f"metadata {_plain(name)}": _plain(value) for name, value in content.metadata.items()}
     typer.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
 
 
@@ -109,7 +109,8 @@ def predict(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from bench.predict import predict_images
+    from bench.data.registry import get_dataset_info
+    from bench.predict import check_images, predict_images
     from bench.weights.load import build_from_weights
 
     factors = options.given(
@@ -123,6 +124,7 @@ def predict(
         transformer_decoder=transformer_decoder,
     )
     experiment, model, _ = build_from_weights(weights, **factors)
+    check_images(images, out, get_dataset_info(experiment.dataset).task, raw)  # before a progress bar
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(images[0].name, total=len(images))

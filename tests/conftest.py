@@ -1,8 +1,11 @@
 """Fixtures that several test folders use."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+from bench import cli, pool
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,33 @@ def shared() -> Path:
     if not (path / "reference").is_dir():
         pytest.skip("../shared (reference fixtures and small real data) is not beside this checkout")
     return path
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys, tmp_path):
+    """bench(*arguments) -> (exit code, output, errors), in this process and an empty folder; starts no job."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "RESULTS", tmp_path / "results")
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a job was started")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    return run
+
+
+def mistake(result, *words):
+    """The answer is one line on standard error with the words, and exit code 2."""
+    code, out, errors = result
+    assert (code, out) == (2, "")
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n"), errors
+    assert all(word in errors for word in words), errors

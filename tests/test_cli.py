@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, pool, runner
+from bench import runner
 from bench.experiments import get_table
 from bench.records import Store
+from tests.conftest import mistake
 from tests.report.fakes import full_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,38 +19,8 @@ COUNT = len(TABLE.measurements())
 
 
 @pytest.fixture
-def bench(monkeypatch, capsys, tmp_path):
-    """bench(*arguments) -> (exit code, output, errors), in this process and an empty folder; starts no job."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "RESULTS", tmp_path / "results")
-    monkeypatch.delenv("BENCH_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("a job was started")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-    return run
-
-
-@pytest.fixture
 def full(tmp_path):
     return full_store(TABLE, tmp_path / "store")
-
-
-def mistake(result, *words):
-    """The answer is one line on standard error with the words, and exit code 2."""
-    code, out, errors = result
-    assert (code, out) == (2, "")
-    assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n"), errors
-    assert all(word in errors for word in words), errors
 
 
 # In a process of its own

@@ -1,8 +1,5 @@
 """Conversion of checkpoints: what fits, what is reported, and every way in which a file can be the wrong one."""
 
-import pickle
-from collections import OrderedDict
-
 import pytest
 import torch
 import torchvision
@@ -21,29 +18,10 @@ from bench.errors import BenchError
 from bench.experiments.experiment import experiment
 from bench.weights.convert import convert
 from bench.weights.load import build_from_weights
-from bench.weights.official import official_name
 from bench.weights.rules import rename
-from bench.zoo import build_model
+from tests.weights.checkpoints import official, write
 
-SPELLING = [  # names that show which of the possible spellings a file of HCFormer-R50 has
-    "backbone.stem.0.weight",
-    "backbone.stem.9.weight",
-    "backbone.layer1.0.bn1.weight",
-    "backbone.clustering_layers.9.fine_emb.weight",
-    "sem_seg_head.predictor.transformer_ffn_layers.0.linear1.weight",
-]
 ASKED = ("hcformer", "r50", "coco_panoptic")
-
-
-def official(chosen):
-    """A checkpoint as HCFormer's authors publish it, of few bytes: half precision."""
-    state = {name: torch.randn(value.shape).half() for name, value in _meta(chosen).items()}
-    return {official_name(name, "hcformer", SPELLING): value for name, value in state.items()}
-
-
-def _meta(chosen):
-    with torch.device("meta"):
-        return build_model(chosen).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +38,6 @@ def state(chosen):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out" / "weights.safetensors"
-
-
-def write(path, state, **others):
-    """A training checkpoint as detectron2 writes it: torch file, or pickle of arrays."""
-    if path.suffix == ".pkl":
-        arrays = OrderedDict((name, value.numpy()) for name, value in state.items())
-        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody", **others}))
-    else:
-        torch.save({"model": state, "iteration": 9, **others}, path)
-    return path
 
 
 @pytest.mark.parametrize("ending", [".pth", ".pkl"])

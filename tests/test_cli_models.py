@@ -1,0 +1,125 @@
+"""`bench weights convert`, `bench weights inspect`, `bench predict` and `bench run --weights` as a user types them."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.data.transforms import preprocess
+from bench.experiments.experiment import experiment
+from bench.weights.files import sha256
+from bench.weights.load import build_from_weights
+from tests.conftest import mistake
+from tests.parity import load_reference
+from tests.reference import fill_module, reference_state, relative_error
+from tests.weights.checkpoints import official, write
+
+MODEL = ("--method", "hcformer", "--backbone", "r50", "--dataset", "coco_panoptic")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A published checkpoint, small for its kind."""
+    torch.manual_seed(0)
+    chosen = experiment("hcformer", "r50", "coco_panoptic", "paper", decoder_layers=1, num_queries=5)
+    return write(tmp_path_factory.mktemp("zoo") / "released.pkl", official(chosen) | {"extra": torch.ones(1).half()})
+
+
+@pytest.fixture
+def converted(bench, released, tmp_path):
+    assert bench("weights", "convert", released, *MODEL, "-o", tmp_path / "w.safetensors")[0] == 0
+    return tmp_path / "w.safetensors"
+
+
+def picture(path, height=45, width=70):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path, torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def test_convert_accounts_for_every_tensor(bench, released, tmp_path):
+    code, out, errors = bench("weights", "convert", released, *MODEL, "-o", tmp_path / "w.safetensors")
+    assert (code, errors) == (0, "")
+    assert "HCFormer, published checkpoint" in out and "decoder layers 1, num queries 5" in out
+    assert "not used: extra (no place in the model)" in out and "not used: __author__" in out
+    assert f"used: {len(pickle.loads(released.read_bytes())['model']) - 1} tensors" in out
+    assert out.rstrip().endswith(f"written: {tmp_path / 'w.safetensors'}")
+
+
+def test_inspect(bench, released, converted):
+    code, out, _ = bench("weights", "inspect", released)
+    assert code == 0 and "pickle" in out and "HCFormer, published checkpoint" in out and sha256(released) in out
+    assert "backbone.clustering_layers.0.temp" in out and "float16" in out and "other entries" in out
+    code, out, _ = bench("weights", "inspect", converted)
+    assert code == 0 and "converted by this program" in out and sha256(released) in out and sha256(converted) in out
+
+
+def test_predict_raw_is_what_the_model_returns(bench, converted, tmp_path):
+    path, image = picture(tmp_path / "7.png")
+    code, out, _ = bench("predict", "--weights", converted, "--method", "hcformer", path, "--raw", "--native-size")
+    assert code == 0
+    written = [tmp_path / line for line in out.split()]
+    assert {"7.npz", "7.json", "7_panoptic.png", "7_overlay.jpg", "panoptic.json"} <= {p.name for p in written}
+    assert all(p.is_file() and p.parent == tmp_path / "predictions" for p in written)
+    with torch.inference_mode():
+        expected = build_from_weights(converted)[1](preprocess([image]))
+    raw = np.load(tmp_path / "predictions" / "7.npz")
+    assert raw["class_logits"].shape == (5, 134) and raw["mask_logits"].shape == (5, 16, 24)
+    assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-5
+    assert relative_error(torch.from_numpy(raw["mask_logits"]), expected.mask_logits[0]) < 1e-5
+    assert json.loads((tmp_path / "predictions" / "7.json").read_text())["image"]["height"] == 45
+
+
+def test_published_checkpoint_to_prediction_equals_the_reference_weights(bench, shared, tmp_path):
+    """Reference names and weights through files and commands: the same logits as the model of the parity test."""
+    name, size = "hcformer_r50_level2", (50, 75)
+    write(tmp_path / "a.pkl", reference_state(shared, name))
+    pixels = torch.as_tensor(fill_module(shared).fill_image("input.image", (3, *size), 0)).clamp(0, 255).byte()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    assert bench("weights", "convert", tmp_path / "a.pkl", *MODEL, "-o", tmp_path / "a.safetensors")[0] == 0
+    arguments = ("--weights", tmp_path / "a.safetensors", *MODEL, "--hierarchical-level", 2, tmp_path / "image.png")
+    assert bench("predict", *arguments, "--raw", "--native-size", "-o", tmp_path / "out")[0] == 0
+    with torch.inference_mode():
+        expected = load_reference(shared, name).eval()(preprocess([pixels]))
+    raw = np.load(tmp_path / "out" / "image.npz")
+    assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-4
+    assert relative_error(torch.from_numpy(raw["mask_logits"]), expected.mask_logits[0]) < 1e-4
+
+
+class Command:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".pth"])
+def test_malicious_files_are_refused_and_nothing_runs(bench, tmp_path, ending):
+    path, marker = tmp_path / f"evil{ending}", tmp_path / "it ran"
+    content = {"model": {"backbone.stem.0.weight": Command(marker)}}
+    path.write_bytes(pickle.dumps(content)) if ending == ".pkl" else torch.save(content, path)
+    for command in (("inspect", path), ("convert", path, *MODEL, "-o", tmp_path / "w.safetensors")):
+        mistake(bench("weights", *command), str(path), "posix.system")
+    mistake(bench("predict", "--weights", path, "a.png"), str(path))
+    mistake(bench("run", "--weights", path), str(path))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_mistakes(bench, released, converted, tmp_path):
+    image, _ = picture(tmp_path / "a.png")
+    mistake(bench("predict", "--weights", released, image), "not converted", "bench weights convert")
+    mistake(bench("predict", "--weights", converted, "missing.png"), "missing.png")
+    mistake(bench("predict", "--weights", converted, "--num-queries", 7, image), "num queries 5", "--num-queries")
+    mistake(bench("predict", "--weights", converted, "--method", "hcformre", image), "did you mean 'hcformer'")
+    mistake(bench("weights", "convert", released, *MODEL, "-o", released), "-o")
+    mistake(bench("weights", "convert", tmp_path / "none.pkl", *MODEL, "-o", tmp_path / "o.safetensors"), "none.pkl")
+    mistake(bench("run", "--weights", converted), "--data-root or BENCH_DATA")
+    mistake(bench("run", "table1", "--weights", converted), "of no row of table1")
+    mistake(bench("run", "table1", "--method", "hcformer"), "--weights")
+    mistake(bench("run"), "TABLE")
+    assert not list(tmp_path.glob("results/**/*.json"))
