@@ -10,6 +10,9 @@ from models.transformer import MaskedDecoder, StandardDecoder, TransformerEncode
 class HCFormer(nn.Module):
     """Masks are predicted at stride 32 and decoded through `hierarchical_level` assignments (eq. 5).
 
+    Mask logits are decoded and the sigmoid comes last, as in the reference implementation (equations 4 and 5 apply it
+    before the decoding). In training every intermediate prediction is decoded.
+
     backbone: yields features and pairs. decoder: predicts from (memory, mask features), both from the coarsest map.
     hierarchical_level: number of clustering modules, 0 to 3, counted from the coarsest downsampling.
     encoder: the transformer encoder of HCFormer+, or None.

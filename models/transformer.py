@@ -120,7 +120,10 @@ class DecoderLayer(nn.Module):
 
 
 class MaskHeads(nn.Module):
-    """Normalisation, class head (one linear layer) and mask head (three-layer perceptron) of a decoder."""
+    """Normalisation, class head and mask head (three-layer perceptron) of a decoder.
+
+    The class head is one linear layer, as in the reference implementation (section 2.5 says perceptrons).
+    """
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
