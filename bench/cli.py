@@ -3,12 +3,12 @@
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from bench import cli_models, options
-from bench.errors import BenchError
+from bench.errors import BenchError, plain
 
 if TYPE_CHECKING:
     from bench.experiments.experiment import Experiment
@@ -108,9 +108,9 @@ def run(
         if weights is None:
             failures = run_table(get_table(table), _store(store), scale, data_root, force)
         else:
-            from bench.weights.load import experiment_of  # with torch
+            from bench.weights.load import open_weights  # with torch
 
-            experiment = experiment_of(weights, **factors)
+            experiment = open_weights(weights, **factors).experiment
             if table is not None and not get_table(table).has_row(experiment):
                 raise BenchError(f"{weights} is of no row of {table} ({experiment.key}): leave {table} out")
             failures = evaluate_released(experiment, weights, _store(store), data_root, force)
@@ -171,13 +171,16 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except BenchError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
         if error.filename is None:
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}: make it writable or give another --store", err=True)
-        sys.exit(2)
+        _fail(f"{error.filename}: {error.strerror}: make it writable or give another --store or --out")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {plain(message)}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench import options
-from bench.errors import BenchError
+from bench.errors import BenchError, plain
 
 weights = typer.Typer(no_args_is_help=True, help="Weights of public checkpoints.")
 WeightFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .pkl, .pth or .safetensors file.")]
@@ -43,14 +43,15 @@ def convert(
     typer.echo(f"{file.name}: {done.title}")
     typer.echo(_factors(done.experiment) if done.content == "model" else f"backbone {backbone}, for {method}")
     typer.echo(f"used: {done.used} tensors")
-    for name, reason in sorted(done.unused.items()):
-        typer.echo(f"not used: {_plain(name)} ({reason})")
+    for reason in dict.fromkeys(done.unused.values()):
+        names = [plain(name) for name, why in done.unused.items() if why == reason]
+        typer.echo(f"not used, {reason} ({len(names)}): {', '.join(names)}")
     if done.content == "backbone":
         heads = sum(not name.startswith("backbone.") for name in done.fresh)
-        typer.echo(f"not in an ImageNet backbone: {heads} tensors of the heads")
-    for name in done.fresh:
-        if done.content == "model" or name.startswith("backbone."):
-            typer.echo(f"not in the file, keeps its initial value: {name}")
+        typer.echo(f"a backbone alone: {heads} tensors of the heads are not in it")
+    fresh = [name for name in done.fresh if done.content == "model" or name.startswith("backbone.")]
+    if fresh:
+        typer.echo(f"not in the file ({len(fresh)}): {', '.join(fresh)}")
     typer.echo(f"written: {out}")
 
 
@@ -68,7 +69,7 @@ def inspect(file: WeightFile) -> None:
         title = "converted by this program" if is_ours(content.metadata) else detect(content.tensors).title
     except BenchError as error:
         title = f"not known: it {error}"
-    rows = [(_plain(name), list(t.shape), str(t.dtype).removeprefix("torch."), t.numel() * t.element_size())
+    rows = [(plain(name), list(t.shape), str(t.dtype).removeprefix("torch."), t.numel() * t.element_size())
             for name, t in content.tensors.items()]  # fmt: skip
     typer.echo(tabulate(rows, ["tensor", "shape", "type", "bytes"]))
     typer.echo()
@@ -81,8 +82,8 @@ def inspect(file: WeightFile) -> None:
         "bytes": f"{file.stat().st_size:,}",
         "SHA-256": content.sha256,
     }
-    facts |= {"other entries": ", ".join(map(_plain, content.other))} if content.other else {}
-    facts |= {f"metadata {_plain(name)}": _plain(value) for name, value in content.metadata.items()}
+    facts |= {"other entries": ", ".join(map(plain, content.other))} if content.other else {}
+    facts |= {f"metadata {plain(name)}": plain(value) for name, value in content.metadata.items()}
     typer.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
 
 
@@ -111,7 +112,7 @@ def predict(
 
     from bench.data.registry import get_dataset_info
     from bench.predict import check_images, predict_images
-    from bench.weights.load import build_from_weights
+    from bench.weights.load import open_weights
 
     factors = options.given(
         method=method,
@@ -123,22 +124,20 @@ def predict(
         downsampling=downsampling,
         transformer_decoder=transformer_decoder,
     )
-    experiment, model, _ = build_from_weights(weights, **factors)
+    opened = open_weights(weights, **factors)
+    experiment = opened.experiment
     check_images(images, out, get_dataset_info(experiment.dataset).task, raw)  # before a progress bar
+    out.mkdir(parents=True, exist_ok=True)
+    model = opened.build()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(images[0].name, total=len(images))
+        task = bar.add_task(plain(images[0].name), total=len(images))
         written = predict_images(
             model, experiment, images, out, raw, native_size,
-            lambda done, total, label: bar.update(task, completed=done, total=total, description=label),
+            lambda done, total, label: bar.update(task, completed=done, total=total, description=plain(label)),
         )  # fmt: skip
-    typer.echo("\n".join(str(path) for path in written))
+    typer.echo("\n".join(plain(str(path)) for path in written))
 
 
 def _factors(experiment) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in experiment.to_dict().items())
-
-
-def _plain(text: str) -> str:
-    """Names from a foreign file, without what a terminal would obey."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -8,6 +8,11 @@ class BenchError(Exception):
     """A user's mistake or a damaged file. The message is one line: what is wrong, where, and the remedy."""
 
 
+def plain(text: str) -> str:
+    """Text of a foreign file or name, on one line and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def one_line(error: Exception) -> str:
     """What an exception of a library says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

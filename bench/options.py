@@ -16,8 +16,8 @@ Method = Annotated[str, _choice("--method", METHODS, "Method.")]
 Backbone = Annotated[str, _choice("--backbone", BACKBONES[:-1], "Backbone.")]
 Dataset = Annotated[str, _choice("--dataset", DATASETS[:-1], "Data set that it was trained on.")]
 OptionalMethod = Annotated[str | None, _choice("--method", METHODS, "Method; default: the file's.")]
-OptionalBackbone = Annotated[str | None, _choice("--backbone", BACKBONES, "Backbone; default: the file's.")]
-OptionalDataset = Annotated[str | None, _choice("--dataset", DATASETS, "Data set; default: the file's.")]
+OptionalBackbone = Annotated[str | None, _choice("--backbone", BACKBONES[:-1], "Backbone; default: the file's.")]
+OptionalDataset = Annotated[str | None, _choice("--dataset", DATASETS[:-1], "Data set; default: the file's.")]
 HierarchicalLevel = Annotated[
     int | None, typer.Option("--hierarchical-level", min=0, max=3, help="Clustering modules; default: the file's.")
 ]

@@ -19,8 +19,8 @@ from bench.data.registry import get_dataset_info
 from bench.data.transforms import preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.overlay import draw_overlay, label_segments
-from bench.evaluation.postprocess import resize_masks
-from bench.evaluation.results import image_results
+from bench.evaluation.postprocess import resize_masks, semantic_labels_of
+from bench.evaluation.results import image_results, semantic_results
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
 from bench.training.engine import memory_format
@@ -136,20 +136,24 @@ def _predict(
     image_id: int,
     task: str,
     classes: Sequence[ClassInfo],
-    sizes: tuple[int | None, int | None],
+    test_sides: tuple[int | None, int | None],
     raw: bool,
 ) -> tuple[dict[str, bytes], dict]:
     """The result files of one image (name -> content), and what STEM.json holds."""
     pixels = read_image(path)
-    image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *sizes)
+    image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
     batch = preprocess([image]).to(next(model.parameters()).device, memory_format=memory_format(model))
     prediction = model(batch)
     class_logits, mask_logits = prediction.class_logits[0], prediction.mask_logits[0]
     if not (class_logits.isfinite().all() and mask_logits.isfinite().all()):
         raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
     height, width = pixels.shape[:2]
-    masks = resize_masks(mask_logits, batch.shape[-2:], image.shape[-2:], (height, width))
-    results = image_results(task, class_logits, masks, classes, path.stem, image_id)
+    sizes = batch.shape[-2:], image.shape[-2:], (height, width)
+    if task == "semantic":
+        results = semantic_results(semantic_labels_of(class_logits, mask_logits, *sizes), classes, path.stem)
+    else:
+        masks = resize_masks(mask_logits, *sizes)
+        results = image_results(task, class_logits, masks, classes, path.stem, image_id)
 
     header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
     entry = {"image": header, **results.entry}

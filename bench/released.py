@@ -16,7 +16,7 @@ from bench.profiling.complexity import count_parameters
 from bench.records import Store
 from bench.training.engine import memory_format
 from bench.weights.files import sha256
-from bench.weights.load import build_from_weights
+from bench.weights.load import open_weights
 
 LOG = "images.jsonl"
 # The text changes with every change of what is made of a prediction: it decides whether an evaluation goes on.
@@ -52,7 +52,8 @@ def measure_released(
     """
     info = get_dataset_info(experiment.dataset)
     val_set = open_split(experiment.dataset, "val", data_root)
-    _, model, facts = build_from_weights(weights, **experiment.to_dict())
+    opened = open_weights(weights, **experiment.to_dict())
+    model, facts = opened.build(), opened.facts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).to(memory_format=memory_format(model))
     resizing = test_resizing(experiment)
@@ -61,6 +62,7 @@ def measure_released(
         "test_shorter_side": resizing[0],
         "test_longer_side": resizing[1],
         "val_images": len(val_set),
+        "official_images": info.val_images,
         "val_fingerprint": fingerprint(dataset_root(experiment.dataset, data_root), info.val_split),
         "device": str(device),
         "post_processing": POST_PROCESSING,

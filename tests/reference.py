@@ -58,6 +58,11 @@ def reference_image(shared: Path, hw: tuple[int, int] = (64, 96), seed: int = 0)
     return F.pad(image, (0, -hw[1] % 32, 0, -hw[0] % 32))[None]
 
 
+def strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """max |actual - expected| / max |expected|."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)

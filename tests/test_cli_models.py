@@ -12,7 +12,7 @@ from PIL import Image
 from bench.data.transforms import preprocess
 from bench.experiments.experiment import experiment
 from bench.weights.files import sha256
-from bench.weights.load import build_from_weights
+from bench.weights.load import open_weights
 from tests.conftest import mistake
 from tests.parity import load_reference
 from tests.reference import fill_module, reference_state, relative_error
@@ -45,7 +45,8 @@ def test_convert_accounts_for_every_tensor(bench, released, tmp_path):
     code, out, errors = bench("weights", "convert", released, *MODEL, "-o", tmp_path / "w.safetensors")
     assert (code, errors) == (0, "")
     assert "HCFormer, published checkpoint" in out and "decoder layers 1, num queries 5" in out
-    assert "not used: extra (no place in the model)" in out and "not used: __author__" in out
+    assert "not used, no place in the model (1): extra\n" in out
+    assert "not used, not a tensor of the model (1): __author__\n" in out
     assert f"used: {len(pickle.loads(released.read_bytes())['model']) - 1} tensors" in out
     assert out.rstrip().endswith(f"written: {tmp_path / 'w.safetensors'}")
 
@@ -66,7 +67,7 @@ def test_predict_raw_is_what_the_model_returns(bench, converted, tmp_path):
     assert {"7.npz", "7.json", "7_panoptic.png", "7_overlay.jpg", "panoptic.json"} <= {p.name for p in written}
     assert all(p.is_file() and p.parent == tmp_path / "predictions" for p in written)
     with torch.inference_mode():
-        expected = build_from_weights(converted)[1](preprocess([image]))
+        expected = open_weights(converted).build()(preprocess([image]))
     raw = np.load(tmp_path / "predictions" / "7.npz")
     assert raw["class_logits"].shape == (5, 134) and raw["mask_logits"].shape == (5, 16, 24)
     assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-5

@@ -22,7 +22,7 @@ from bench.jobs import Job, Reporter
 from bench.records import Store
 from bench.released import LOG, is_done
 from bench.runner import evaluate_released
-from bench.weights.load import FORMAT
+from bench.weights.load import pack
 from bench.zoo import build_model
 from tests.report import fakes
 
@@ -38,6 +38,7 @@ import sys
 import torch
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from torch.nn.functional import interpolate, one_hot
 from bench import released
 from bench.data import synthetic
@@ -60,11 +61,11 @@ class Knowing(torch.nn.Module):
         logits = 6.0 * one_hot(labels, self.classes + 1) + 0.1 * torch.arange(len(labels))[:, None]
         masks = 20.0 * sample.masks.roll(2, -1) - 10.0
         return MaskPrediction(logits[None], interpolate(masks[None], scale_factor=0.25))
-def build(path, **factors):
+def open_stub(path, **factors):
     facts = {{"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest()}}
     facts |= {{"source": "hub.bin", "source_sha256": None, "format": "hub"}}
-    return experiment(**factors), Knowing().eval(), facts
-released.build_from_weights = build
+    return SimpleNamespace(experiment=experiment(**factors), build=lambda: Knowing().eval(), facts=facts)
+released.open_weights = open_stub
 """
 EVALUATE = STUB + f"""
 import os, time
@@ -91,7 +92,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def stubbed(monkeypatch, cache):
     """STUB in this process, one thread."""
-    monkeypatch.setattr(released, "build_from_weights", released.build_from_weights)
+    monkeypatch.setattr(released, "open_weights", released.open_weights)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     exec(STUB, {})
@@ -177,7 +178,7 @@ def test_done_is_not_evaluated_again(tmp_path, stubbed, weights, monkeypatch):
     store = Store(tmp_path / "store")
     jobs.run_job(job_of(store, weights), Reporter())
     before = store.get(WHAT, "released")
-    monkeypatch.setattr(released, "build_from_weights", None)
+    monkeypatch.setattr(released, "open_weights", None)
     moved = weights.rename(weights.with_name("moved.safetensors"))
     jobs.run_job(job_of(store, moved), Reporter())  # the same content
     assert store.get(WHAT, "released") == before
@@ -205,9 +206,9 @@ def test_record_of_another_file_is_kept_unless_forced(tmp_path, stubbed, weights
 def converted(tmp_path):
     """A file as `bench weights convert` writes it, and its model."""
     model = build_model(WHAT, seed=5).eval()
-    facts = {"source": "hub.bin", "source_sha256": "ab" * 32, "source_format": "some format"}
+    facts = {"source": "hub.bin", "source_sha256": "ab" * 32, "format": "some format", "content": "model"}
     path = tmp_path / "converted.safetensors"
-    save_file(model.state_dict(), path, {"format": FORMAT, "experiment": json.dumps(WHAT.to_dict())} | facts)
+    save_file(model.state_dict(), path, pack(facts | {"experiment": WHAT.to_dict()}))
     return path, model
 
 

@@ -23,6 +23,7 @@ class DatasetInfo:
     num_stuff: int
     train_split: str
     val_split: str
+    val_images: int | None = None  # of the official validation split
     generated: bool = False  # written to the cache when it is missing, instead of asked for
 
     @property
@@ -33,10 +34,10 @@ class DatasetInfo:
 DATASETS: dict[str, DatasetInfo] = {
     info.name: info
     for info in (
-        DatasetInfo("coco_panoptic", "panoptic", 80, 53, "train2017", "val2017"),
-        DatasetInfo("coco_instance", "instance", 80, 0, "train2017", "val2017"),
-        DatasetInfo("ade20k", "semantic", 0, 150, "training", "validation"),
-        DatasetInfo("cityscapes", "semantic", 0, 19, "train", "val"),
+        DatasetInfo("coco_panoptic", "panoptic", 80, 53, "train2017", "val2017", 5000),
+        DatasetInfo("coco_instance", "instance", 80, 0, "train2017", "val2017", 5000),
+        DatasetInfo("ade20k", "semantic", 0, 150, "training", "validation", 2000),
+        DatasetInfo("cityscapes", "semantic", 0, 19, "train", "val", 500),
         DatasetInfo(
             "synthetic_panoptic",
             "panoptic",

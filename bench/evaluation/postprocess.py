@@ -64,6 +64,23 @@ def semantic_labels(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     return torch.cat([semantic_scores(class_logits.float(), strip.float()).max(0).indices for strip in strips])
 
 
+def semantic_labels_of(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Tensor:
+    """Labels int64 [*original_size] as models for semantic segmentation alone are tested: scores first, then resizing.
+
+    Arguments as `resize_masks`, with class logits [Q, K+1]. Models that give panoptic or instance results too have
+    their masks resized first (`semantic_labels`).
+    """
+    masks = F.interpolate(mask_logits[None].float(), size=padded_size, mode="bilinear", align_corners=False)[0]
+    scores = semantic_scores(class_logits.float(), masks)[None, :, : image_size[0], : image_size[1]]
+    return F.interpolate(scores, size=original_size, mode="bilinear", align_corners=False)[0].argmax(0)
+
+
 def panoptic_segments(
     class_logits: Tensor,
     mask_logits: Tensor,

@@ -36,20 +36,17 @@ class ImageResults:
 def image_results(
     task: str, class_logits: Tensor, mask_logits: Tensor, classes: Sequence[ClassInfo], stem: str, image_id: int
 ) -> ImageResults:
-    """All results that a data set's task ("panoptic", "instance" or "semantic") has; file names begin with `stem`."""
+    """All results of a data set for "panoptic" or "instance" segmentation; file names begin with `stem`."""
     entry: dict = {}
     pngs: dict[str, np.ndarray] = {}
-    if task != "instance":
-        ids = semantic_result(class_logits, mask_logits, classes)
-        segments = [{"id": id_, "category_id": id_} for id_ in np.unique(ids).tolist()]
-        pngs[name := f"{stem}_semantic.png"] = ids
-        entry["semantic"] = {"file_name": name, "category_ids": [segment["id"] for segment in segments]}
-    if task != "semantic":
-        entry["instances"] = instance_results(class_logits, mask_logits, classes, image_id)
+    if task == "panoptic":
+        semantic = semantic_results(semantic_labels(class_logits, mask_logits), classes, stem)
+        entry, pngs = dict(semantic.entry), dict(semantic.pngs)
+    entry["instances"] = instance_results(class_logits, mask_logits, classes, image_id)
     if task == "instance":
         ids = pngs[f"{stem}_instances.png"] = instance_map(entry["instances"], tuple(mask_logits.shape[1:]))
         segments = [{"id": number, **found} for number, found in enumerate(_shown(entry["instances"]), start=1)]
-    if task == "panoptic":
+    else:
         ids, segments = panoptic_result(class_logits, mask_logits, classes)
         pngs[name := f"{stem}_panoptic.png"] = id_colours(ids)
         entry["panoptic"] = {"file_name": name, "segments_info": segments}
@@ -121,10 +118,13 @@ def _shown(results: Sequence[dict]) -> list[dict]:
     return [entry for entry in results if entry["score"] > SHOWN_SCORE]
 
 
-def semantic_result(class_logits: Tensor, mask_logits: Tensor, classes: Sequence[ClassInfo]) -> np.ndarray:
-    """Category id of every pixel, uint8 [H, W]."""
-    lookup = np.array([c.id for c in classes], dtype=np.uint8)
-    return lookup[semantic_labels(class_logits, mask_logits).cpu().numpy()]
+def semantic_results(labels: Tensor, classes: Sequence[ClassInfo], stem: str) -> ImageResults:
+    """The result of semantic segmentation from labels [H, W], indices into classes: a PNG of category ids."""
+    ids = np.array([c.id for c in classes], dtype=np.uint8)[labels.cpu().numpy()]
+    segments = [{"id": id_, "category_id": id_} for id_ in np.unique(ids).tolist()]
+    name = f"{stem}_semantic.png"
+    entry = {"semantic": {"file_name": name, "category_ids": [segment["id"] for segment in segments]}}
+    return ImageResults(entry, {name: ids}, ids, segments)
 
 
 def id_colours(ids: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.experiments.tables import Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.published import load_published
-from bench.report.verdict import verdict
+from bench.report.verdict import RELEASED, verdict
 
 COLUMNS = (
     "table,row,method,backbone,dataset,scale,metric,unit,published,reference,measured,min,max,n,tolerance,"
@@ -57,7 +57,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
             "published": printed and printed.value,
             "reference": other and other.value,
             "tolerance": printed.tolerance_text if printed else "",
-            "verdict": verdict(printed, cell and cell.value, cell.n if cell else 0, kind, scale),
+            "verdict": _sample(cell) or verdict(printed, cell and cell.value, cell.n if cell else 0, kind, scale),
         }
         if cell:
             line |= {"measured": cell.value, "min": cell.low, "max": cell.high, "n": cell.n}
@@ -107,6 +107,15 @@ def released_stand_in(groups: dict[str, list[Record]], row: Row) -> Record | Non
         return None
     records = {record.kind: record for record in groups.get(row.experiment.key, [])}
     return None if "accuracy" in records else records.get("released")
+
+
+def _sample(cell: Value | None) -> str:
+    """Instead of a verdict: a checkpoint evaluated on a part of the data set is not held against the printed value."""
+    record = cell.records[0] if cell else None
+    if record is None or record.kind != "released":
+        return ""
+    official, images = record.details.get("official_images"), record.details.get("val_images")
+    return f"{RELEASED}, {images} of {official} images" if official and images and images < official else ""
 
 
 def _cells(table: PaperTable) -> Iterable[tuple[Row, Column]]:

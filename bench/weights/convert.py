@@ -1,6 +1,5 @@
 """From a public checkpoint to a safetensors file under our names, every tensor accounted for."""
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -8,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.data.registry import get_dataset_info
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.experiments.experiment import Experiment, experiment
 from bench.weights import factors as shown
 from bench.weights.files import TensorFile, read_tensors
 from bench.weights.formats import TITLES, Format, detect, why_not_needed
-from bench.weights.load import FORMAT, is_ours, option
+from bench.weights.imagenet import DEFORMABLE_EXTRAS, for_deformable
+from bench.weights.load import check_agreement, check_finite, is_ours, pack
 
 CLASS_HEADS = ("decoder.heads.class_embed.weight", "class_predictor.weight")
 NAMED = 5  # tensors that an error names before it only counts
@@ -58,11 +59,11 @@ def convert(
         ours = kind.to_ours(file.tensors)
         chosen = _experiment(kind, ours, method, backbone, dataset, factors)
         state, conversion = _fit(file, kind, ours, chosen, partial)
+        check_finite(state)
     except BenchError as error:
         raise BenchError(f"{path}: {error}") from error
-    facts = {"source": path.name, "source_sha256": file.sha256, "source_format": kind.title}
-    metadata = {"format": FORMAT, "content": conversion.content, "experiment": json.dumps(chosen.to_dict()), **facts}
-    _write(state, metadata, out)
+    facts = {"source": path.name, "source_sha256": file.sha256, "format": kind.title}
+    _write(state, pack(facts | {"content": conversion.content, "experiment": chosen.to_dict()}), out)
     return conversion
 
 
@@ -71,9 +72,8 @@ def _experiment(
 ) -> Experiment:
     """The experiment that the file is of; BenchError where it contradicts what was asked for."""
     found = shown.backbone(ours)
-    if found != backbone:
-        what = f"a {found} backbone" if found else f"a backbone that is none of {', '.join(shown.BACKBONES.values())}"
-        raise BenchError(f"holds {what}, --backbone says {backbone}")
+    if found and found != backbone:
+        raise BenchError(f"holds a {found} backbone, --backbone says {backbone}")
     if kind.method is None:
         return experiment(method, backbone, dataset, "paper", **given)
     if kind.method != method:
@@ -81,13 +81,11 @@ def _experiment(
     _check_classes(ours, dataset)
     in_file = shown.factors(ours, method)
     held = experiment(method, backbone, dataset, "paper", **in_file)
-    asked = experiment(method, backbone, dataset, "paper", **(in_file | given))
-    for name in given:
-        has, says = getattr(held, name), getattr(asked, name)
-        # A file with fewer layers or levels lacks tensors, which is said with their names.
-        if has != says and not (isinstance(says, int) and says > has and name != "num_queries"):
-            raise BenchError(f"has {name.replace('_', ' ')} {has}, {option(name)} says {says}: leave it out")
-    return asked
+    # A file with fewer layers or levels than asked for lacks tensors, which is said with their names.
+    counts = ("hierarchical_level", "decoder_layers")
+    fewer = {name: given[name] for name in counts if name in given and given[name] > getattr(held, name)}
+    check_agreement("it", held, {name: value for name, value in given.items() if name not in fewer})
+    return experiment(method, backbone, dataset, "paper", **(in_file | fewer))
 
 
 def _check_classes(ours: Mapping[str, Tensor], dataset: str) -> None:
@@ -110,7 +108,7 @@ def _fit(
         model = build_model(chosen)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if kind.method is None:
-        ours = _deformable(ours, expected)
+        ours = for_deformable(ours, expected)
     names = {our: name for name in file.tensors for our in kind.to_ours({name: file.tensors[name]})}
 
     def called(our: str) -> str:
@@ -135,19 +133,9 @@ def _fit(
     return state, Conversion(chosen, kind.title, content, used, unused, fresh)
 
 
-def _deformable(ours: Mapping[str, Tensor], expected: Mapping[str, tuple]) -> dict[str, Tensor]:
-    """A DCNv2 downsampling takes the weight of the convolution that it replaces."""
-    moved = {}
-    for name, value in ours.items():
-        deformable = name.removesuffix("weight") + "deform.weight"
-        moved[deformable if deformable in expected else name] = value
-    return moved
-
-
 def _not_imagenets(name: str) -> bool:
     """Whether an ImageNet backbone has no such tensor: heads, DCNv2's offsets and biases, Swin's output norms."""
-    extra = (".offset.weight", ".offset.bias", ".deform.bias")
-    return not name.startswith("backbone.") or name.endswith(extra) or name.startswith("backbone.norm")
+    return not name.startswith("backbone.") or name.endswith(DEFORMABLE_EXTRAS) or name.startswith("backbone.norm")
 
 
 def _some(verb: str, names: list[str], count: int) -> str:
@@ -157,18 +145,36 @@ def _some(verb: str, names: list[str], count: int) -> str:
 def _check_out(path: Path, out: Path) -> None:
     if out.suffix != ".safetensors":
         raise BenchError(f"{out}: name the output OUT.safetensors with -o")
-    if out.exists() and (out.is_dir() or out.samefile(path)):
-        raise BenchError(f"{out} would be overwritten: give another file with -o")
+    try:
+        if path.exists() and out.exists() and (out.samefile(path) or not _is_converted(out)):
+            raise BenchError(f"{out} is there already and was not written by this command: give another file with -o")
+    except OSError as error:
+        raise BenchError(f"cannot write {out} ({error.strerror}): give another file with -o") from error
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise BenchError(f"cannot write {out} ({folder} is no folder to write to): give another file with -o")
+
+
+def _is_converted(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return is_ours(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def _write(state: Mapping[str, Tensor], metadata: dict[str, str], out: Path) -> None:
     """Whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{out.stem}-", suffix=".tmp", dir=out.parent)
-    os.close(descriptor)
+    temporary = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{out.stem}-", suffix=".tmp", dir=out.parent)
+        os.close(descriptor)
         save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, out)
+    except (OSError, SafetensorError) as error:
+        raise BenchError(f"cannot write {out} ({one_line(error)}): free space or give another file with -o") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from bench.weights.unpickling import DAMAGE, MAX_ENTRIES, Array, Reader, Refused
 MAX_SHARING = 4  # all tensors together may claim so many times the file: tied weights are stored once
 TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # 0x1950a86a20f9469cfc6c as a pickle has it
 AGAIN = "download it again"
-ELSEWHERE = "take it from another source"
+ELSEWHERE = "take it from another source, or save its weights alone"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def read_tensors(path: Path) -> TensorFile:
         raise BenchError(f"{path} is refused, {error}: {ELSEWHERE}") from error
     except (*DAMAGE, safetensors.SafetensorError, zipfile.BadZipFile, struct.error, RuntimeError, OSError) as error:
         raise BenchError(f"{path} is damaged ({quoted(one_line(error))}): {AGAIN}") from error
+    if all(name.startswith("module.") for name in tensors):  # of torch's DistributedDataParallel
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return TensorFile(path, container, tensors, metadata, other, sha256(path))
 
 
@@ -124,7 +126,8 @@ def _torch(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
 def _model(loaded: object, content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
     """The state dict in what a pickle holds, and the names of the rest; tensors are made once all claims hold."""
     if not isinstance(loaded, dict):
-        raise BenchError(f"{path} holds a {type(loaded).__name__}, no state dict: give a file of weights")
+        kind = "single tensor" if isinstance(loaded, Array | Strided) else type(loaded).__name__
+        raise BenchError(f"{path} holds a {kind}, no state dict: give a file of weights")
     section = next((name for name in ("model", "state_dict") if _arrays(loaded.get(name))), None)
     state = loaded[section] if section else loaded
     arrays = _arrays(state)

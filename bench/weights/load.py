@@ -2,78 +2,103 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError
-from bench.experiments.experiment import Experiment
+from bench.errors import BenchError, unknown_name
+from bench.experiments.experiment import BACKBONES, DATASETS, METHODS, Experiment
 from bench.weights.files import TensorFile, read_tensors
 
 FORMAT = "hcformer-bench weights 1"
+KNOWN = {"method": METHODS, "backbone": BACKBONES, "dataset": DATASETS}
 NAMED = 3
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A converted file that holds a whole model: which experiment it is of, and the facts for a record.
+
+    facts: "file", "sha256", "source", "source_sha256", "format".
+    """
+
+    experiment: Experiment
+    facts: dict[str, str]
+    tensors: dict[str, Tensor]
+
+    def build(self) -> nn.Module:
+        """The model in evaluation mode, on the CPU."""
+        from bench.zoo import build_model
+
+        model = build_model(self.experiment)
+        model.load_state_dict(self.tensors)
+        return model.eval()
+
+
+def pack(facts: Mapping) -> dict[str, str]:
+    """Facts about a converted file as its metadata: one entry, because safetensors writes several in any order."""
+    return {FORMAT: json.dumps(facts, sort_keys=True)}
+
+
 def is_ours(metadata: Mapping[str, str]) -> bool:
-    """Whether a safetensors file with this metadata was written by `bench weights convert`."""
-    return metadata.get("format", "").startswith("hcformer-bench weights")
+    """Whether a safetensors file with this metadata was written by `bench weights convert`, of any version."""
+    return any(name.startswith("hcformer-bench weights ") for name in metadata)
 
 
-def option(factor: str) -> str:
-    """How the command line calls a factor of an experiment."""
-    return "--" + factor.replace("_", "-")
+def open_weights(path: Path, **given: int | str) -> Weights:
+    """Read a converted file. given: factors that it must agree with; those that its method lacks are ignored.
 
-
-def build_from_weights(path: Path, **given: int | str) -> tuple[Experiment, nn.Module, dict[str, str]]:
-    """The experiment that a converted file is of, its model in evaluation mode, and the facts for a record.
-
-    given: factors that the file must agree with. facts: "file", "sha256", "source", "source_sha256", "format".
-    Raises BenchError for a file that is not converted, incomplete or of another experiment.
+    Raises BenchError for a file that is not converted, damaged, incomplete or of another experiment.
     """
     from bench.zoo import build_model
 
-    file, chosen = _open(path, given)
-    with torch.device("meta"):
-        model = build_model(chosen)
-    _check(file, model.state_dict())
-    model = build_model(chosen)
-    model.load_state_dict(file.tensors)
-    origin = {name: file.metadata.get(name, "unknown") for name in ("source", "source_sha256")}
-    facts = {"file": path.name, "sha256": file.sha256, **origin, "format": file.metadata.get("source_format", "")}
-    return chosen, model.eval(), facts
-
-
-def experiment_of(path: Path, **given: int | str) -> Experiment:
-    """The experiment that a converted file is of; as `build_from_weights`, without a model."""
-    return _open(path, given)[1]
-
-
-def _open(path: Path, given: Mapping[str, int | str]) -> tuple[TensorFile, Experiment]:
     file = read_tensors(path)
-    chosen = _experiment(file)
-    asked = Experiment.from_dict(chosen.to_dict() | given)
+    chosen, content, facts = _facts(file)
+    check_agreement(f"{path}", chosen, given)
+    if content == "backbone":
+        raise BenchError(f"{path} holds an ImageNet backbone only: a whole model is needed")
+    with torch.device("meta"):
+        _check(file, build_model(chosen).state_dict())
+    return Weights(chosen, {"file": path.name, "sha256": file.sha256, **facts}, file.tensors)
+
+
+def check_agreement(what: str, held: Experiment, given: Mapping[str, int | str]) -> None:
+    """Raises BenchError where a factor that was given is not that of the experiment; `what` names the file."""
+    for name, names in KNOWN.items():
+        if name in given and given[name] not in names:
+            raise unknown_name(name, str(given[name]), names)
+    models = {name: given[name] for name in KNOWN if name in given and given[name] != getattr(held, name)}
+    asked = held if models else Experiment.from_dict(held.to_dict() | given)
     for name in given:
-        has, says = getattr(chosen, name), getattr(asked, name)
+        has, says = getattr(held, name), models.get(name, getattr(asked, name))
         if has != says:
-            raise BenchError(f"{path} has {name.replace('_', ' ')} {has}, {option(name)} says {says}: leave it out")
-    return file, chosen
+            option = "--" + name.replace("_", "-")
+            raise BenchError(f"{what} has {name.replace('_', ' ')} {has}, {option} says {says}: leave it out")
 
 
-def _experiment(file: TensorFile) -> Experiment:
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raises BenchError (without the file's name) for the first tensor with a value that is no number."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise BenchError(f"{name} holds values that are not finite: take the file from its source again")
+
+
+def _facts(file: TensorFile) -> tuple[Experiment, str, dict[str, str]]:
     if not is_ours(file.metadata):
         raise BenchError(f"{file.path} is not converted: make it usable with 'bench weights convert {file.path} ...'")
-    if file.metadata["format"] != FORMAT:
+    if FORMAT not in file.metadata:
         raise BenchError(f"{file.path} was written by another version of this program: convert the source again")
     try:
-        return Experiment.from_dict(json.loads(file.metadata["experiment"]))
+        facts = json.loads(file.metadata[FORMAT])
+        sources = {name: str(facts[name]) for name in ("source", "source_sha256", "format")}
+        return Experiment.from_dict(facts["experiment"]), facts["content"], sources
     except (KeyError, ValueError, TypeError, RecursionError, BenchError) as error:
         raise BenchError(f"{file.path} does not say what it is of: convert the source again") from error
 
 
 def _check(file: TensorFile, expected: Mapping[str, Tensor]) -> None:
-    if file.metadata.get("content") == "backbone":
-        raise BenchError(f"{file.path} holds an ImageNet backbone only: a whole model is needed")
     missing = [name for name in expected if name not in file.tensors]
     if missing:
         raise BenchError(
@@ -83,3 +108,7 @@ def _check(file: TensorFile, expected: Mapping[str, Tensor]) -> None:
     wrong = [n for n, value in file.tensors.items() if n not in expected or value.shape != expected[n].shape]
     if wrong:
         raise BenchError(f"{file.path} does not fit its model ({', '.join(wrong[:NAMED])}): convert the source again")
+    try:
+        check_finite(file.tensors)
+    except BenchError as error:
+        raise BenchError(f"{file.path}: {error}") from error

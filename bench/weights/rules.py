@@ -20,11 +20,6 @@ def rename(state: Mapping[str, Tensor], *tables: Rules) -> dict[str, Tensor]:
     return renamed
 
 
-def strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries under prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
 def split_in_proj(state: Mapping[str, Tensor], pattern: str) -> dict[str, Tensor]:
     """Replace each `<name>.in_proj_*` [3C, ...] whose name matches by q_proj, k_proj and v_proj."""
     result = {}
@@ -48,7 +43,7 @@ def origin(name: str, present: Iterable[str], *tables: Rules) -> str:
 
     def likeness(candidate: str) -> tuple:
         common = max((len(os.path.commonprefix((candidate, other))) for other in present), default=0)
-        return _without_numbers(candidate) in shapes, common, candidate != name, candidate
+        return _without_numbers(candidate) in shapes, common, _changes(candidate, tables), candidate
 
     return max(_origins(name, tables), key=likeness)
 
@@ -65,6 +60,15 @@ def _origins(name: str, tables: tuple[Rules, ...]) -> set[str]:
         if "(?" not in forth:
             found |= {re.sub(back, forth, candidate) for candidate in found}
     return {candidate for candidate in found if name in rename({candidate: None}, *tables)}
+
+
+def _changes(name: str, tables: tuple[Rules, ...]) -> int:
+    """How many rules have something to change: a name of the file's kind is further from ours than a half-way one."""
+    count = 0
+    for pattern, replacement in (rule for table in tables for rule in table):
+        renamed = re.sub(pattern, replacement, name)
+        count, name = count + (renamed != name), renamed
+    return count
 
 
 def _without_numbers(name: str) -> str:

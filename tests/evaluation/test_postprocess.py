@@ -12,6 +12,7 @@ from bench.evaluation.postprocess import (
     panoptic_segments,
     resize_masks,
     semantic_labels,
+    semantic_labels_of,
     semantic_scores,
 )
 from tests.evaluation.panoptic_folder import IS_THING, class_logits, mask_logits
@@ -64,6 +65,30 @@ def test_semantic_scores_by_hand():
     expected = torch.tensor([[[0.375, 0.75]], [[0.5, 0.0]]])
     torch.testing.assert_close(semantic_scores(classes, masks), expected)
     assert semantic_labels(classes, masks).tolist() == [[1, 0]]
+
+
+def test_models_for_semantic_segmentation_alone_resize_scores():
+    """Class 0: logits -9 and 9 side by side; class 1: -0.4 everywhere, so 0.4013 as a probability.
+
+    Sixteen times as wide, pixel i (from 0) lies at share (i + 0.5) / 16 - 0.5 of the way. Resized scores of class 0 go
+    linearly from 0 to 1 and pass 0.4013 at pixel 14.4; resized masks pass logit -0.4 at 0.478, so at pixel 15.1.
+    """
+    classes = class_logits([(0, 1.0), (1, 1.0)], num_classes=2)
+    masks = torch.tensor([[[-9.0, 9.0]], [[-0.4, -0.4]]])
+    sizes = (1, 2), (1, 2), (1, 32)
+    scores_resized = semantic_labels_of(classes, masks, *sizes)
+    masks_resized = semantic_labels(classes, resize_masks(masks, *sizes))
+    assert scores_resized[0].tolist() == [1] * 14 + [0] * 18
+    assert masks_resized[0].tolist() == [1] * 16 + [0] * 16
+
+
+def test_scores_of_the_padding_are_cut_off():
+    """Class 1 only in the padding, right of a 50 x 45 image in a 64 x 64 input."""
+    classes = class_logits([(0, 1.0), (1, 1.0)], num_classes=2)
+    masks = torch.full((2, 64, 64), 5.0)
+    masks[1], masks[1, :, 46:], masks[1, 51:] = -5.0, 9.0, 9.0
+    labels = semantic_labels_of(classes, masks, (64, 64), (50, 45), (37, 41))
+    assert labels.shape == (37, 41) and not labels.any()
 
 
 def test_overlapping_masks_go_to_the_more_certain_query():

@@ -9,7 +9,7 @@ from scipy import ndimage
 from bench.data.classes import ClassInfo, classes_of
 from bench.evaluation import overlay
 from bench.evaluation.overlay import draw_overlay, label_segments
-from bench.evaluation.results import id_colours, image_results, instance_map, panoptic_result
+from bench.evaluation.results import id_colours, image_results, instance_map, panoptic_result, semantic_results
 from tests.evaluation.panoptic_folder import class_logits, mask_logits
 
 # Ids with holes, a thing after a stuff class.
@@ -94,12 +94,12 @@ def test_every_instance_of_many_shows():
 
 
 def test_semantic_data_set_has_official_ids():
-    masks = masks_of("xx...", "..x..", "...xx")
-    results = predict("semantic", [(0, 0.9), (18, 0.9), (13, 0.9)], masks, classes_of("cityscapes"))
+    results = semantic_results(torch.tensor([[0, 0, 18, 13, 13]]), classes_of("cityscapes"), "a")
     assert results.pngs["a_semantic.png"].tolist() == [[7, 7, 33, 26, 26]]  # road, bicycle, car: ids, not train ids
     assert results.entry == {"semantic": {"file_name": "a_semantic.png", "category_ids": [7, 26, 33]}}
-    last = predict("semantic", [(149, 0.9)], masks[:1], classes_of("ade20k"))
-    assert last.pngs["a_semantic.png"][0, 0] == 150
+    assert results.segment_ids.tolist() == [[7, 7, 33, 26, 26]] and len(results.segments) == 3
+    last = semantic_results(torch.tensor([[149]]), classes_of("ade20k"), "a")
+    assert last.pngs["a_semantic.png"].tolist() == [[150]]
 
 
 @pytest.mark.parametrize("task", ["panoptic", "instance"])

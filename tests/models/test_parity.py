@@ -3,9 +3,8 @@
 import pytest
 
 from bench.weights.official import from_official
-from bench.weights.rules import strip
 from models.clustering import Clustering, decode, decode_through
-from tests.reference import reference_outputs, relative_error
+from tests.reference import reference_outputs, relative_error, strip
 
 
 @pytest.mark.parametrize("unit", ["clustering", "clustering1"])

@@ -8,9 +8,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import deform_conv2d
 
-from bench.weights.rules import strip
 from models.backbones.resnet import DeformableDownsampling, FrozenBatchNorm2d, ResNet, resnet, small_resnet
-from tests.reference import reference_outputs, relative_error
+from tests.reference import reference_outputs, relative_error, strip
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 

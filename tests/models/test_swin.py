@@ -6,9 +6,9 @@ import torch
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 
 from bench.weights.official import SWIN
-from bench.weights.rules import rename, strip
+from bench.weights.rules import rename
 from models.backbones.swin import Swin, load_imagenet, load_timm_state, shifted_window_mask, swin
-from tests.reference import reference_image, reference_outputs, reference_state, relative_error
+from tests.reference import reference_image, reference_outputs, reference_state, relative_error, strip
 
 TINY = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
 CASES = {

@@ -7,7 +7,7 @@ from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 from transformers.models.maskformer.modeling_maskformer import MaskFormerSinePositionEmbedding
 
 from bench.weights.official import from_official
-from bench.weights.rules import rename, strip
+from bench.weights.rules import rename
 from models.hcformer import EncoderWithProjection
 from models.transformer import (
     MLP,
@@ -19,7 +19,7 @@ from models.transformer import (
     input_projection,
     sine_positions,
 )
-from tests.reference import reference_outputs, relative_error
+from tests.reference import reference_outputs, relative_error, strip
 
 TORCH_LAYER = [  # names of torch's layers to ours
     (r"^self_attn\.", "self_attention."),

@@ -17,7 +17,7 @@ from transformers import (
 from bench.errors import BenchError
 from bench.experiments.experiment import experiment
 from bench.weights.convert import convert
-from bench.weights.load import build_from_weights
+from bench.weights.load import FORMAT, open_weights
 from bench.weights.rules import rename
 from tests.weights.checkpoints import official, write
 
@@ -51,8 +51,9 @@ def test_published_checkpoint(tmp_path, out, state, chosen, ending):
     reported = {"what.is.this", *extra, "__author__" if ending == ".pkl" else "iteration"}
     assert set(done.unused) == reported and done.unused["what.is.this"] == "no place in the model"
 
-    found, model, facts = build_from_weights(out)
-    assert found == chosen and not model.training
+    opened = open_weights(out)
+    model, facts = opened.build(), opened.facts
+    assert opened.experiment == chosen and not model.training
     assert facts["file"] == out.name and facts["source"] == path.name and len(facts["source_sha256"]) == 64
     ours = model.state_dict()
     assert torch.equal(ours["clustering.0.scale"], state["backbone.clustering_layers.0.temp"].float())
@@ -88,7 +89,7 @@ def test_partial_takes_what_fits_and_is_no_model(tmp_path, out, state):
     done = convert(write(tmp_path / "a.pth", kept), out, *ASKED, partial=True)
     assert done.fresh == ("decoder.heads.mask_embed.layers.1.weight",)
     with pytest.raises(BenchError, match=r"incomplete.*decoder\.heads\.mask_embed\.layers\.1\.weight"):
-        build_from_weights(out)
+        open_weights(out)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +118,19 @@ def test_other_experiment_than_asked_for(tmp_path, out, state, asked, factors, m
 def test_factors_that_agree_are_accepted(tmp_path, out, state, chosen):
     factors = {"hierarchical_level": 1, "decoder_layers": 1, "downsampling": "deformable"}
     assert convert(write(tmp_path / "a.pth", state), out, *ASKED, **factors).experiment == chosen
-    build_from_weights(out, method="hcformer", **factors)
+    open_weights(out, method="hcformer", **factors)
     with pytest.raises(BenchError, match="has decoder layers 1, --decoder-layers says 8"):
-        build_from_weights(out, decoder_layers=8)
+        open_weights(out, decoder_layers=8)
 
 
 def test_unknown_and_unfit_files(tmp_path, out, state):
     cases = {
         "no model that is known": {"weight": torch.ones(1)},
         "MSRA": {"conv1_w": torch.ones(1), "res2_0_branch2a_w": torch.ones(1)},
-        "none of r50": {"conv1.weight": torch.ones(8, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(1)},
+        r"lacks bn1\.weight .*other shapes: conv1\.weight .* is \[8, 3, 7, 7\], expected \[64, 3, 7, 7\]": {
+            "conv1.weight": torch.ones(8, 3, 7, 7),
+            "layer1.0.conv1.weight": torch.ones(1),
+        },
     }
     for message, wrong in cases.items():
         with pytest.raises(BenchError, match=rf"^(?!.*\n).*a\.pth: .*{message}"):
@@ -142,14 +146,15 @@ def test_converted_file_is_not_converted_again_and_other_files_are_not_loaded(tm
     with pytest.raises(BenchError, match="converted already"):
         convert(out, tmp_path / "again.safetensors", *ASKED)
     with pytest.raises(BenchError, match="bench weights convert"):
-        build_from_weights(tmp_path / "a.pth")
+        open_weights(tmp_path / "a.pth")
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(out)
-    for name, change in (("format", "hcformer-bench weights 9"), ("experiment", "{"), ("experiment", "[1]")):
-        save_file(tensors, tmp_path / "c.safetensors", metadata | {name: change})
+    assert set(metadata) == {FORMAT}
+    for changed in ({"hcformer-bench weights 9": metadata[FORMAT]}, {FORMAT: "{"}, {FORMAT: "[1]"}):
+        save_file(tensors, tmp_path / "c.safetensors", changed)
         with pytest.raises(BenchError, match=r"^(?!.*\n).*convert the source again"):
-            build_from_weights(tmp_path / "c.safetensors")
+            open_weights(tmp_path / "c.safetensors")
 
 
 @pytest.mark.parametrize("method", ["maskformer", "mask2former"])
@@ -165,7 +170,7 @@ def test_hub_checkpoint(tmp_path, out, method):
         "computed from the window size",
         "last norm of the classifier",
     }
-    assert build_from_weights(out)[0] == experiment(method, "swin_s", "ade20k", "paper")
+    assert open_weights(out).experiment == experiment(method, "swin_s", "ade20k", "paper")
     name = "model.transformer_module.queries_embedder.weight"
     save_file({key: value for key, value in load_file(source).items() if key != name}, tmp_path / "less.safetensors")
     with pytest.raises(BenchError, match=f"lacks {name} "):
@@ -195,7 +200,7 @@ def test_torchvision_backbone_for_deformable_downsampling(tmp_path, out):
     assert torch.equal(tensors["backbone.layer2.0.conv2.deform.weight"], original["layer2.0.conv2.weight"])
     assert torch.equal(tensors["backbone.layer1.0.conv2.weight"], original["layer1.0.conv2.weight"])
     with pytest.raises(BenchError, match="ImageNet backbone only"):
-        build_from_weights(out)
+        open_weights(out)
     del original["layer4.2.bn3.running_var"]
     torch.save(original, tmp_path / "resnet50.pth")
     with pytest.raises(BenchError, match=r"lacks layer4\.2\.bn3\.running_var"):

@@ -118,7 +118,7 @@ def test_where_the_state_dict_is(tmp_path):
         ([1, 2], "holds a list"),
         ({"model": {}, "epoch": 3}, "'model', 'epoch'"),
         ({}, "nothing"),
-        (torch.ones(2), "Strided"),
+        (torch.ones(2), "single tensor"),
     ],
 )
 def test_files_without_a_state_dict_say_what_they_hold(content, said, tmp_path):
