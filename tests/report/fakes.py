@@ -74,10 +74,12 @@ WEIGHTS = {
 }
 
 
-def released(what: Experiment = R50, pq: float = 47.9, weights: dict | None = None, **provenance) -> Record:
-    """The metrics of `accuracy`, without training; `weights` replaces facts of the file."""
+def released(
+    what: Experiment = R50, pq: float = 47.9, weights: dict | None = None, official_images: int = 5000, **provenance
+) -> Record:
+    """The metrics of `accuracy` on 5000 images, without training; `weights` replaces facts of the file."""
     metrics = {c.metric: {"value": pq + i, "unit": "%", "n": 5000} for i, c in enumerate(ACCURACY)}
-    details = {"weights": WEIGHTS | (weights or {}), "val_images": 5000}
+    details = {"weights": WEIGHTS | (weights or {}), "val_images": 5000, "official_images": official_images}
     return Record(what, "released", metrics, PROVENANCE | provenance, details=details)
 
 

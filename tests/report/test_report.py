@@ -114,6 +114,12 @@ def test_released_checkpoint_in_the_table_and_the_csv(tmp_path):
     assert not re.search("reproduced|single run|off by", row[-1])
 
 
+def test_released_checkpoint_on_a_part_of_the_data_set_gets_no_verdict(tmp_path):
+    store = Store(tmp_path)
+    store.write(released(official_images=9999))
+    assert cell(build_table(TABLE, store), 2, "PQ")["verdict"] == "released checkpoint, 5000 of 9999 images"
+
+
 def test_metric_that_a_released_checkpoint_lacks(tmp_path):
     store, record = Store(tmp_path), released()
     kept = {name: metric for name, metric in record.metrics.items() if name in ("PQ", "PQ_th")}
