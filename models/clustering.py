@@ -2,25 +2,33 @@
 
 Every pixel of the fine map belongs to the 2x2 window of one pixel of the downsampled map. It is assigned to that
 pixel or to one of its eight neighbours, so an assignment has nine entries, in row-major order of the neighbourhood.
+
+`cluster` and `decode` come in forms that compute the same: "reference", the definition, which is also the eager form;
+"compiled" (`models/shifted.py`), bound by memory, for which torch.compile has to find a compiler; "triton", fused
+kernels for CUDA (`models/triton_kernels.py`). Compilation takes half a minute once a process, so it must be asked for:
+`use_form(model, fast_form(device))`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-SCALE_EPSILON = 1e-8
+from models import shifted
+from models.shifted import NEIGHBOURS, NORM_EPSILON, SCALE_EPSILON, wide
+
+FORMS = ("reference", "compiled", "triton")
 
 
-def cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
-    """Soft assignment of fine pixels to clusters, eq. 3.
+def cluster(fine: Tensor, coarse: Tensor, scale: Tensor, form: str = "reference") -> Tensor:
+    """Soft assignment of fine pixels to clusters by cosine similarity, eq. 3.
 
-    fine: [B, C, H, W]; coarse: [B, C, ceil(H/2), ceil(W/2)]; scale: s, a tensor of one element, used as |s|.
-    Returns [B, 9, H, W], non-negative, summing to 1 over the nine neighbours.
+    fine: [B, C, H, W]; coarse: [B, C, ceil(H/2), ceil(W/2)]; both are l2-normalised here, over C.
+    scale: s, a tensor of one element, used as |s|. form: one of FORMS.
+    Returns [B, 9, H, W], non-negative, summing to 1 over the nine neighbours, of fine's type; computed in float32.
 
     Neighbours outside the map take no part in the softmax: their entry is exactly 0. (Listing 1 of the paper pads
     with zeros, which lets a non-existing cluster of similarity 0 draw probability at the border.)
-    Raises ValueError if the sizes do not belong together.
+    Raises ValueError if the sizes do not belong together or the form is unknown.
     """
     height, width = fine.shape[-2:]
     rows, cols = coarse.shape[-2:]
@@ -28,19 +36,22 @@ def cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
         raise ValueError(
             f"cannot cluster {tuple(fine.shape)} with {tuple(coarse.shape)}: the coarse map must be half as large"
         )
-    windows = _windows(fine)
-    similarity = torch.bmm(windows, _neighbourhoods(coarse).mT).view(len(fine), rows * cols, 4, 9)
-    logits = similarity / (scale.abs() + SCALE_EPSILON)
-    inside = _neighbourhoods(coarse.new_ones(1, 1, rows, cols)).view(1, rows * cols, 1, 9)
-    assignment = logits.masked_fill(inside == 0, float("-inf")).softmax(3)
-    return _from_windows(assignment, rows, cols)[..., :height, :width]
+    result = None
+    if _check(form) == "triton":
+        from models import triton_kernels  # here, as importing Triton takes time
+
+        result = triton_kernels.cluster(fine, coarse, scale)
+    elif form == "compiled" and min(rows, cols) > 1:  # a single row or column would be compiled apart
+        result = shifted.cluster(fine, coarse, scale)
+    return _cluster(fine, coarse, scale) if result is None else result
 
 
-def decode(masks: Tensor, assignment: Tensor) -> Tensor:
+def decode(masks: Tensor, assignment: Tensor, form: str = "reference") -> Tensor:
     """Upsample cluster values to the pixels of the clusters, eq. 5 (without its sigmoid: it works on logits too).
 
-    masks: [B, Q, ceil(H/2), ceil(W/2)]; assignment: [B, 9, H, W]. Returns [B, Q, H, W].
-    Raises ValueError if the sizes do not belong together.
+    masks: [B, Q, ceil(H/2), ceil(W/2)]; assignment: [B, 9, H, W]; form: one of FORMS. Returns [B, Q, H, W] of the
+    masks' type, summed in float32 (the reference form: in the masks' type).
+    Raises ValueError if the sizes do not belong together or the form is unknown.
     """
     height, width = assignment.shape[-2:]
     rows, cols = masks.shape[-2:]
@@ -48,8 +59,34 @@ def decode(masks: Tensor, assignment: Tensor) -> Tensor:
         raise ValueError(
             f"cannot decode {tuple(masks.shape)} by {tuple(assignment.shape)}: the masks must be half as large"
         )
-    decoded = torch.bmm(_windows(assignment), _neighbourhoods(masks))
-    return _from_windows(decoded.view(len(masks), rows * cols, 4, -1), rows, cols)[..., :height, :width]
+    result = None
+    if _check(form) == "triton":
+        from models import triton_kernels
+
+        result = triton_kernels.decode(masks, assignment)
+    elif form == "compiled" and min(rows, cols) > 1:
+        result = shifted.decode(masks, assignment)
+    return _decode(masks, assignment) if result is None else result
+
+
+def fast_form(device: torch.device | str) -> str:
+    """The fastest form on a device: "triton" on CUDA where Triton is installed, else "compiled"."""
+    if torch.device(device).type != "cuda":
+        return "compiled"
+    from models import triton_kernels
+
+    return "triton" if triton_kernels.is_available() else "compiled"
+
+
+def use_form(model: nn.Module, form: str) -> nn.Module:
+    """Let a model cluster and decode in this form from now on; models without clustering stay as they are.
+
+    Raises ValueError for an unknown form.
+    """
+    for module in model.modules():
+        if hasattr(module, "form"):
+            module.form = _check(form)
+    return model
 
 
 def hard_assignment(assignment: Tensor) -> Tensor:
@@ -57,11 +94,38 @@ def hard_assignment(assignment: Tensor) -> Tensor:
     return torch.zeros_like(assignment).scatter_(1, assignment.argmax(1, keepdim=True), 1.0)
 
 
-def decode_through(masks: Tensor, assignments: tuple[Tensor, ...]) -> Tensor:
+def decode_through(masks: Tensor, assignments: tuple[Tensor, ...], form: str = "reference") -> Tensor:
     """Apply eq. 5 level after level. assignments: coarsest first. [B, Q, h, w] -> [B, Q, H, W]."""
     for assignment in assignments:
-        masks = decode(masks, assignment)
+        masks = decode(masks, assignment, form)
     return masks
+
+
+def _check(form: str) -> str:
+    if form not in FORMS:
+        raise ValueError(f"form '{form}' is none of {', '.join(FORMS)}")
+    return form
+
+
+@torch.autocast("cuda", enabled=False)
+@torch.autocast("cpu", enabled=False)
+def _cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
+    height, width = fine.shape[-2:]
+    rows, cols = coarse.shape[-2:]
+    kind = fine.dtype
+    fine, coarse = (F.normalize(wide(x), dim=1, eps=NORM_EPSILON) for x in (fine, coarse))
+    similarity = torch.bmm(_windows(fine), _neighbourhoods(coarse).mT).view(len(fine), rows * cols, 4, 9)
+    logits = similarity / (scale.abs() + SCALE_EPSILON)
+    inside = _neighbourhoods(coarse.new_ones(1, 1, rows, cols)).view(1, rows * cols, 1, 9)
+    assignment = logits.masked_fill(inside == 0, float("-inf")).softmax(3)
+    return _from_windows(assignment, rows, cols)[..., :height, :width].to(kind)
+
+
+def _decode(masks: Tensor, assignment: Tensor) -> Tensor:
+    height, width = assignment.shape[-2:]
+    rows, cols = masks.shape[-2:]
+    decoded = torch.bmm(_windows(assignment).to(masks.dtype), _neighbourhoods(masks))
+    return _from_windows(decoded.view(len(masks), rows * cols, 4, -1), rows, cols)[..., :height, :width]
 
 
 def _windows(x: Tensor) -> Tensor:
@@ -85,19 +149,20 @@ def _neighbourhoods(x: Tensor) -> Tensor:
     """
     rows, cols = x.shape[-2:]
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    shifted = [padded[:, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols] for dy, dx in NEIGHBOURS]
-    return torch.stack(shifted, 3).flatten(0, 2)
+    shifted_ = [padded[:, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols] for dy, dx in NEIGHBOURS]
+    return torch.stack(shifted_, 3).flatten(0, 2)
 
 
 class Clustering(nn.Module):
     """The clustering module of figure 2: LayerNorm, bias-free 1x1 convolution, l2 normalisation, eq. 3.
 
     fine_channels, coarse_channels: channels of the map before and after the downsampling.
-    embedding_channels: C_F, 128 in the paper. The scale s starts at 0.1 (appendix D).
+    embedding_channels: C_F, 128 in the paper. The scale s starts at 0.1 (appendix D). form: see `cluster`.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, embedding_channels: int = 128):
         super().__init__()
+        self.form = "reference"
         self.fine_norm = nn.LayerNorm(fine_channels)
         self.coarse_norm = nn.LayerNorm(coarse_channels)
         self.fine_embedding = nn.Conv2d(fine_channels, embedding_channels, 1, bias=False)
@@ -110,10 +175,9 @@ class Clustering(nn.Module):
         """fine [B, C1, H, W], coarse [B, C2, ceil(H/2), ceil(W/2)] -> soft assignment [B, 9, H, W]."""
         fine = self._embed(fine, self.fine_norm, self.fine_embedding)
         coarse = self._embed(coarse, self.coarse_norm, self.coarse_embedding)
-        return cluster(fine, coarse, self.scale)
+        return cluster(fine, coarse, self.scale, self.form)
 
     @staticmethod
     def _embed(x: Tensor, norm: nn.LayerNorm, embedding: nn.Conv2d) -> Tensor:
-        """The 1x1 convolution as a linear map of channels-last rows: nothing is transposed, `cluster` copies once."""
-        x = F.linear(norm(x.permute(0, 2, 3, 1)), embedding.weight.flatten(1))
-        return F.normalize(x, dim=3).permute(0, 3, 1, 2)
+        """The 1x1 convolution as a linear map of channels-last rows: nothing is transposed, nothing copied."""
+        return F.linear(norm(x.permute(0, 2, 3, 1)), embedding.weight.flatten(1)).permute(0, 3, 1, 2)

@@ -24,6 +24,7 @@ class HCFormer(nn.Module):
     def __init__(self, backbone: nn.Module, decoder: nn.Module, hierarchical_level: int, encoder: nn.Module | None,
                  channels: int, embedding_channels: int = 128):  # fmt: skip
         super().__init__()
+        self.form = "reference"  # of decoding and clustering, see `models.clustering.use_form`
         if not 0 <= hierarchical_level <= len(backbone.pair_channels):
             raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(backbone.pair_channels)}")
         self.backbone = backbone
@@ -52,10 +53,9 @@ class HCFormer(nn.Module):
         scales = [module.scale for module in self.clustering]
         return cat(scales) if scales else None
 
-    @staticmethod
-    def _decode(masks: list[Tensor], assignments: tuple[Tensor, ...]) -> list[Tensor]:
+    def _decode(self, masks: list[Tensor], assignments: tuple[Tensor, ...]) -> list[Tensor]:
         """Decode all predictions at once: one pass over the assignments instead of one a prediction."""
-        return list(decode_through(cat(masks, 1), assignments).chunk(len(masks), 1))
+        return list(decode_through(cat(masks, 1), assignments, self.form).chunk(len(masks), 1))
 
 
 class EncoderWithProjection(nn.Sequential):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
-from torchvision.ops import DeformConv2d
 
+from models.deformable import DeformableDownsampling
 from models.outputs import BackboneOutput
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -29,53 +29,6 @@ class FrozenBatchNorm2d(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         state_dict.pop(prefix + "num_batches_tracked", None)  # public checkpoints hold it; it has no meaning here
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class DeformableDownsampling(nn.Module):
-    """Modulated deformable convolution (DCNv2) in place of a strided convolution (section 2.5, appendix E.2).
-
-    Offsets and modulation come from one zero-initialised 3x3 convolution of the same stride: 2 k^2 channels of
-    offsets in torchvision's (y, x)-interleaved order, then k^2 of modulation through a sigmoid.
-    """
-
-    def __init__(self, replaced: nn.Conv2d):
-        super().__init__()
-        kernel, stride, padding = replaced.kernel_size, replaced.stride, replaced.padding
-        self.offset = nn.Conv2d(replaced.in_channels, 3 * kernel[0] * kernel[1], 3, stride, padding=1)
-        self.deform = DeformConv2d(replaced.in_channels, replaced.out_channels, kernel, stride, padding)
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(self.offset.bias)
-        nn.init.zeros_(self.deform.bias)
-        self.deform.weight.data.copy_(replaced.weight.data)
-
-    def forward(self, x: Tensor) -> Tensor:
-        prediction = self.offset(x)
-        taps = prediction.shape[1] // 3
-        offsets, modulation = prediction[:, : 2 * taps], prediction[:, 2 * taps :].sigmoid()
-        if x.device.type != "cpu":
-            return self.deform(x, offsets, modulation)
-        return _sampled_convolution(x, offsets, modulation, self.deform)
-
-
-def _sampled_convolution(x: Tensor, offsets: Tensor, modulation: Tensor, conv: DeformConv2d) -> Tensor:
-    """`torchvision.ops.deform_conv2d` as bilinear sampling and a matrix product: the same values and gradients.
-
-    On a CPU it is two times faster forward and three to seven times backward. offsets [B, 2 k^2, h, w] in pixels,
-    (y, x) interleaved; modulation [B, k^2, h, w].
-    """
-    height, width = x.shape[-2:]
-    rows, cols = offsets.shape[-2:]
-    (kernel, _), (stride, _), (padding, _) = conv.kernel_size, conv.stride, conv.padding
-    taps = torch.arange(kernel, device=x.device)
-    y = (torch.arange(rows, device=x.device) * stride - padding)[:, None] + taps.repeat_interleave(kernel)[
-        :, None, None
-    ]
-    x_ = (torch.arange(cols, device=x.device) * stride - padding)[None] + taps.repeat(kernel)[:, None, None]
-    y, x_ = y + offsets[:, 0::2], x_ + offsets[:, 1::2]  # [B, k^2, h, w], in pixels
-    grid = torch.stack(((2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1), -1).flatten(2, 3)
-    sampled = F.grid_sample(x, grid, align_corners=False) * modulation.flatten(2)[:, None]  # [B, C, k^2, h*w]
-    result = conv.weight.flatten(1) @ sampled.flatten(1, 2) + conv.bias[:, None]
-    return result.unflatten(2, (rows, cols))
 
 
 class ResNet(nn.Module):
