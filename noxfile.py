@@ -23,6 +23,15 @@ def reproduce_table1(session: nox.Session) -> None:
 
 
 @nox.session
+def benchmark(session: nox.Session) -> None:
+    """Time clustering, decoding, whole networks and training steps; options go to `bench benchmark`."""
+    install(session)
+    session.run("pytest", "tests/benchmarks", "--benchmark-json=results/local/pytest-benchmark.json",
+                "--benchmark-columns=median,iqr,rounds", "--benchmark-sort=mean")  # fmt: skip
+    session.run("bench", "benchmark", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Lint, format check and tests; options go to pytest."""
     install(session)

@@ -133,6 +133,25 @@ def report(table: TableName, store: StoreOption = None, reference: ReferenceOpti
     _report(table, store, reference)
 
 
+@app.command()
+def benchmark(store: StoreOption = None) -> None:
+    """Time clustering, decoding, R50 networks and training steps side by side; write benchmark.json and a chart."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.benchmark import benchmark as measure
+    from bench.benchmark import tables
+
+    folder = _store(store).path
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=1)
+        written = measure(folder, lambda done, total, label: bar.update(task, completed=done, total=total,
+                                                                        description=label))  # fmt: skip
+    typer.echo(tables(written[0]))
+    typer.echo(f"written: {' and '.join(map(str, written))}")
+
+
 def _report(table: str, folder: Path | None, reference: Path | None) -> None:
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report

@@ -19,11 +19,11 @@ from bench.data.registry import get_dataset_info
 from bench.data.transforms import preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.overlay import draw_overlay, label_segments
-from bench.evaluation.postprocess import resize_masks, semantic_labels_of
+from bench.evaluation.postprocess import semantic_labels_of
 from bench.evaluation.results import image_results, semantic_results
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
-from bench.training.engine import memory_format
+from bench.training.engine import MEMORY_FORMAT
 
 _SUFFIXES = {
     "panoptic": ("_panoptic.png", "_semantic.png"),
@@ -142,7 +142,7 @@ def _predict(
     """The result files of one image (name -> content), and what STEM.json holds."""
     pixels = read_image(path)
     image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
-    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=memory_format(model))
+    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     prediction = model(batch)
     class_logits, mask_logits = prediction.class_logits[0], prediction.mask_logits[0]
     if not (class_logits.isfinite().all() and mask_logits.isfinite().all()):
@@ -152,8 +152,7 @@ def _predict(
     if task == "semantic":
         results = semantic_results(semantic_labels_of(class_logits, mask_logits, *sizes), classes, path.stem)
     else:
-        masks = resize_masks(mask_logits, *sizes)
-        results = image_results(task, class_logits, masks, classes, path.stem, image_id)
+        results = image_results(task, class_logits, mask_logits, classes, path.stem, image_id, sizes)
 
     header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
     entry = {"image": header, **results.entry}

@@ -14,9 +14,10 @@ from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from bench.experiments.recipe import test_resizing
 from bench.profiling.complexity import count_parameters
 from bench.records import Store
-from bench.training.engine import memory_format
+from bench.training.engine import MEMORY_FORMAT
 from bench.weights.files import sha256
 from bench.weights.load import open_weights
+from models.clustering import fast_form, use_form
 
 LOG = "images.jsonl"
 # The text changes with every change of what is made of a prediction: it decides whether an evaluation goes on.
@@ -55,7 +56,9 @@ def measure_released(
     opened = open_weights(weights, **experiment.to_dict())
     model, facts = opened.build(), opened.facts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).to(memory_format=memory_format(model))
+    model = model.to(device).to(memory_format=MEMORY_FORMAT)
+    if experiment.scale == "paper":  # thousands of images
+        use_form(model, fast_form(device))
     resizing = test_resizing(experiment)
     details = {
         "weights": facts,

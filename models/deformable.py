@@ -66,4 +66,4 @@ def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
     share = position - low
     both = torch.stack((low, low + 1), -1)
     weight = torch.stack((1 - share, share), -1) * ((both >= 0) & (both < size))
-    return both.clamp(0, size - 1).long(), weight
+    return both.nan_to_num().clamp(0, size - 1).long(), weight  # a weight that is no number shows in the result

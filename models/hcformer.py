@@ -18,7 +18,6 @@ class HCFormer(nn.Module):
     encoder: the transformer encoder of HCFormer+, or None.
     """
 
-    channels_last = True  # the memory format in which clustering copies whole rows
     backbone_modules = ("backbone", "clustering", "encoder")  # what trains at the backbone's learning rate
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module, hierarchical_level: int, encoder: nn.Module | None,

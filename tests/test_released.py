@@ -55,7 +55,7 @@ class Knowing(torch.nn.Module):
         self.classes = len(dataset.categories)
         self.samples = {{preprocess([sample.image]).sum().item(): sample for sample in dataset}}
     def forward(self, images):
-        sample = self.samples[images.sum().item()]
+        sample = self.samples[images.contiguous().sum().item()]
         wrong = torch.arange(len(sample.labels)) % 3 == 2
         labels = (sample.labels + wrong) % self.classes
         logits = 6.0 * one_hot(labels, self.classes + 1) + 0.1 * torch.arange(len(labels))[:, None]

@@ -4,16 +4,23 @@ The rules are those of the mask-classification papers that the HCFormer paper fo
 Mask2Former, appendix): masks come back to the image's original size before anything is decided. All functions take
 tensors of any device and float type; `resize_masks` and `semantic_scores` also run on `meta` tensors and can be
 traced, because FLOPs are counted on them.
+
+A mask at full size is some megabytes, and most queries take no part in panoptic and instance results: those functions
+take the masks at the model's own size, with `sizes`, and resize the few that they need, a few at a time.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Elements of a [Q, rows, W] temporary: about what a core's cache holds, and on a GPU enough to keep it busy.
+Size = tuple[int, int]  # height, width
+Sizes = tuple[Size, Size, Size]  # padded, image, original, as `resize_masks` takes them
+
+# Elements of a temporary: about what a core's cache holds, and on a GPU enough to keep it busy.
 _CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26
 
@@ -35,21 +42,29 @@ class InstanceResult:
     masks: Tensor
 
 
-def resize_masks(
-    mask_logits: Tensor,
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    original_size: tuple[int, int],
-) -> Tensor:
+def resize_masks(mask_logits: Tensor, padded_size: Size, image_size: Size, original_size: Size) -> Tensor:
     """Mask logits [Q, h, w] of the padded input -> [Q, *original_size].
 
     padded_size: (H, W) of the model's input; image_size: its part that holds the image, at the top left;
     original_size: the image before it was resized for the model. Both resizings are bilinear with
-    align_corners=False and are done even where the size stays, so that FLOPs do not depend on the image.
+    align_corners=False and are done even where the size stays, so that FLOPs do not depend on the image. The masks
+    of the padded size are held a few at a time; each comes out the same, whichever others are resized with it.
     """
-    masks = F.interpolate(mask_logits[None], size=padded_size, mode="bilinear", align_corners=False)
+    masks, sizes = mask_logits.contiguous(), (padded_size, image_size, original_size)
+    at_once = max(1, _budget(masks) // (padded_size[0] * padded_size[1]))
+    if torch.jit.is_tracing() or masks.is_meta or len(masks) <= at_once:
+        return _resize(masks, *sizes)
+    resized = masks.new_empty(len(masks), *original_size)
+    for first in range(0, len(masks), at_once):
+        resized[first : first + at_once] = _resize(masks[first : first + at_once], *sizes)
+    return resized
+
+
+def _resize(masks: Tensor, padded_size: Size, image_size: Size, original_size: Size) -> Tensor:
+    # Masks as images of one channel: with several, rounding depends on how many there are (small images on a CPU).
+    masks = F.interpolate(masks[:, None], size=padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., : image_size[0], : image_size[1]]
-    return F.interpolate(masks, size=original_size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(masks, size=original_size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
@@ -65,11 +80,7 @@ def semantic_labels(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 def semantic_labels_of(
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    original_size: tuple[int, int],
+    class_logits: Tensor, mask_logits: Tensor, padded_size: Size, image_size: Size, original_size: Size
 ) -> Tensor:
     """Labels int64 [*original_size] as models for semantic segmentation alone are tested: scores first, then resizing.
 
@@ -87,8 +98,12 @@ def panoptic_segments(
     is_thing: Sequence[bool],
     object_threshold: float = 0.8,
     overlap_threshold: float = 0.8,
+    sizes: Sizes | None = None,
 ) -> PanopticResult:
-    """Non-overlapping segments of class logits [Q, K+1] and mask logits [Q, H, W] (already at the output size).
+    """Non-overlapping segments of class logits [Q, K+1] and mask logits [Q, H, W].
+
+    The masks are at the output size already, or with `sizes` at the model's own size: only those of queries that take
+    part are then resized (`resize_masks`), and the result is the same.
 
     A query takes part when its best class is not "no object" and has a probability above `object_threshold`. A
     pixel goes to the query with the largest class probability times mask probability, if that mask covers it
@@ -102,10 +117,10 @@ def panoptic_segments(
     keep = (labels != len(is_thing)) & (scores > object_threshold)
     scores, labels = scores[keep], labels[keep].tolist()
     if not labels:
-        empty = torch.zeros(mask_logits.shape[1:], dtype=torch.int32, device=mask_logits.device)
+        empty = torch.zeros(_output_size(mask_logits, sizes), dtype=torch.int32, device=mask_logits.device)
         return PanopticResult(empty, [])
 
-    winner, covered, mask_areas = _compete(scores, mask_logits, keep)
+    winner, covered, mask_areas = _compete(scores, mask_logits, keep.nonzero().flatten().tolist(), sizes)
     won_areas = winner.flatten().bincount(minlength=len(labels)).tolist()
     visible_areas = winner[covered].bincount(minlength=len(labels)).tolist()
 
@@ -126,24 +141,40 @@ def panoptic_segments(
     return PanopticResult(lookup[winner] * covered, segments)
 
 
-def _compete(scores: Tensor, mask_logits: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """The kept query that wins each pixel, whether its mask covers the pixel, and the area of each kept mask."""
-    kept = keep.nonzero().flatten()
-    winners, covers = [], []
-    areas = torch.zeros(len(kept), dtype=torch.int64, device=mask_logits.device)
-    for strip in _row_strips(mask_logits, len(kept)):
-        probability = strip.index_select(0, kept).float().sigmoid()
-        areas += (probability >= 0.5).flatten(1).sum(1)
-        winner = (probability * scores[:, None, None]).max(0).indices
-        winners.append(winner)
-        covers.append(probability.gather(0, winner[None])[0] >= 0.5)
-    return torch.cat(winners), torch.cat(covers), areas.tolist()
+def _compete(
+    scores: Tensor, mask_logits: Tensor, kept: Sequence[int], sizes: Sizes | None
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Which kept query (from 0) wins each pixel, whether its mask covers the pixel, and the area of each kept mask."""
+    size, device = _output_size(mask_logits, sizes), mask_logits.device
+    best = torch.full(size, -1.0, device=device)
+    winner = torch.zeros(size, dtype=torch.int64, device=device)
+    covered = torch.zeros(size, dtype=torch.bool, device=device)
+    areas, number = [], 0
+    for masks in _at_output_size(mask_logits, kept, sizes):
+        probabilities = masks.float().sigmoid()
+        covers = probabilities >= 0.5
+        areas.append(covers.flatten(1).sum(1))
+        strengths = probabilities * scores[number : number + len(masks), None, None]
+        for strength, cover in zip(strengths, covers, strict=True):
+            better = strength > best  # so the first of equal ones wins
+            winner.masked_fill_(better, number)
+            covered = torch.where(better, cover, covered)
+            best = torch.maximum(best, strength)
+            number += 1
+    return winner, covered, torch.cat(areas).tolist()
 
 
 def instance_predictions(
-    class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool], top_k: int = 100
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    top_k: int = 100,
+    sizes: Sizes | None = None,
 ) -> InstanceResult:
     """The `top_k` (query, class) pairs of class logits [Q, K+1] and mask logits [Q, H, W], things only.
+
+    The masks are at the output size already, or with `sizes` at the model's own size: only the chosen ones are then
+    resized (`resize_masks`), and the result is the same.
 
     The pairs are chosen among all classes but "no object", and those of stuff are then left out, so that fewer
     than `top_k` may remain. The mask is logit > 0; the score is the class probability times the mean mask
@@ -159,25 +190,45 @@ def instance_predictions(
     things = torch.as_tensor(list(is_thing), dtype=torch.bool, device=labels.device)[labels]
     scores, labels, queries = scores[things], labels[things], queries[things]
 
-    masks = torch.empty((len(queries), *mask_logits.shape[1:]), dtype=torch.bool, device=mask_logits.device)
-    qualities: dict[int, Tensor] = {}  # a query may be chosen with several classes
+    rows: dict[int, list[int]] = {}  # of the result; a query may be chosen with several classes
     for row, query in enumerate(queries.tolist()):
-        logits = mask_logits[query]
-        masks[row] = logits > 0
-        if query not in qualities:
-            inside = logits.float().sigmoid() * masks[row]
-            qualities[query] = inside.sum() / (masks[row].sum() + 1e-6)
-    if qualities:
-        scores = scores * torch.stack([qualities[query] for query in queries.tolist()])
-    return InstanceResult(scores, labels, masks)
+        rows.setdefault(query, []).append(row)
+    masks = torch.empty((len(queries), *_output_size(mask_logits, sizes)), dtype=torch.bool, device=mask_logits.device)
+    qualities = torch.empty_like(scores)
+    chosen = chain.from_iterable(_at_output_size(mask_logits, list(rows), sizes))
+    for rows_of_query, logits in zip(rows.values(), chosen, strict=True):
+        inside = logits > 0
+        masks[rows_of_query] = inside
+        qualities[rows_of_query] = (logits.float().sigmoid() * inside).sum() / (inside.sum() + 1e-6)
+    return InstanceResult(scores * qualities, labels, masks)
+
+
+def _output_size(mask_logits: Tensor, sizes: Sizes | None) -> Size:
+    return tuple(mask_logits.shape[1:] if sizes is None else sizes[-1])
+
+
+def _at_output_size(mask_logits: Tensor, queries: Sequence[int], sizes: Sizes | None) -> Iterator[Tensor]:
+    """Masks [n, H, W] of the queries in their order, a few at a time, resized where they have `sizes`.
+
+    On a CPU one at a time, so that equal masks compete as equals: the sigmoid of the last elements of a tensor is
+    rounded differently there.
+    """
+    height, width = _output_size(mask_logits, sizes)
+    at_once = 1 if mask_logits.device.type == "cpu" else max(1, _budget(mask_logits) // (height * width))
+    for first in range(0, len(queries), at_once):
+        masks = mask_logits[queries[first : first + at_once]].contiguous()
+        yield masks if sizes is None else resize_masks(masks, *sizes)
 
 
 def _row_strips(mask_logits: Tensor, channels: int) -> Iterator[Tensor]:
     """Views [Q, rows, W] from top to bottom, such that a [channels, rows, W] temporary stays small."""
-    budget = _CPU_CHUNK if mask_logits.device.type == "cpu" else _GPU_CHUNK
-    rows = max(1, budget // max(1, channels * mask_logits.shape[2]))
+    rows = max(1, _budget(mask_logits) // max(1, channels * mask_logits.shape[2]))
     for top in range(0, mask_logits.shape[1], rows):
         yield mask_logits[:, top : top + rows]
+
+
+def _budget(tensor: Tensor) -> int:
+    return _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
 
 
 def _check_classes(class_logits: Tensor, is_thing: Sequence[bool]) -> None:

@@ -1,7 +1,8 @@
 """The results of one image in the official formats: COCO's `segments_info` and result entries, label images.
 
-Logits are those of one image, class logits [Q, K+1] and mask logits [Q, H, W] at the image's original size; classes
-is the data set's list of K. Category ids are the data set's own.
+Logits are those of one image, class logits [Q, K+1] and mask logits [Q, H, W] at the image's original size, or with
+`sizes` (see `resize_masks`) at the model's own; classes is the data set's list of K. Category ids are the data set's
+own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from bench.data.classes import ClassInfo
 from bench.evaluation.encoding import encode_masks, segment_annotations
-from bench.evaluation.postprocess import instance_predictions, panoptic_segments, semantic_labels
+from bench.evaluation.postprocess import Sizes, instance_predictions, panoptic_segments, resize_masks, semantic_labels
 
 OBJECT_THRESHOLD = 0.8  # class probability that a panoptic segment needs
 SHOWN_SCORE = 0.5  # instances above it are in the instance map
@@ -34,17 +35,26 @@ class ImageResults:
 
 
 def image_results(
-    task: str, class_logits: Tensor, mask_logits: Tensor, classes: Sequence[ClassInfo], stem: str, image_id: int
+    task: str,
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    classes: Sequence[ClassInfo],
+    stem: str,
+    image_id: int,
+    sizes: Sizes | None = None,
 ) -> ImageResults:
     """All results of a data set for "panoptic" or "instance" segmentation; file names begin with `stem`."""
     entry: dict = {}
     pngs: dict[str, np.ndarray] = {}
     if task == "panoptic":
+        if sizes:  # semantic results need every mask at full size, so the others take them from there
+            mask_logits, sizes = resize_masks(mask_logits, *sizes), None
         semantic = semantic_results(semantic_labels(class_logits, mask_logits), classes, stem)
         entry, pngs = dict(semantic.entry), dict(semantic.pngs)
-    entry["instances"] = instance_results(class_logits, mask_logits, classes, image_id)
+    entry["instances"] = instance_results(class_logits, mask_logits, classes, image_id, sizes)
     if task == "instance":
-        ids = pngs[f"{stem}_instances.png"] = instance_map(entry["instances"], tuple(mask_logits.shape[1:]))
+        size = sizes[-1] if sizes else tuple(mask_logits.shape[1:])
+        ids = pngs[f"{stem}_instances.png"] = instance_map(entry["instances"], size)
         segments = [{"id": number, **found} for number, found in enumerate(_shown(entry["instances"]), start=1)]
     else:
         ids, segments = panoptic_result(class_logits, mask_logits, classes)
@@ -84,10 +94,14 @@ def _segment_score(class_logits: Tensor, mask_logits: Tensor, mask: np.ndarray, 
 
 
 def instance_results(
-    class_logits: Tensor, mask_logits: Tensor, classes: Sequence[ClassInfo], image_id: int
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    classes: Sequence[ClassInfo],
+    image_id: int,
+    sizes: Sizes | None = None,
 ) -> list[dict]:
     """COCO result entries (image_id, category_id, segmentation as RLE, bbox, score), best first, no empty masks."""
-    result = instance_predictions(class_logits, mask_logits, [c.is_thing for c in classes])
+    result = instance_predictions(class_logits, mask_logits, [c.is_thing for c in classes], sizes=sizes)
     masks = encode_masks(result.masks.cpu().numpy())
     entries = [
         {

@@ -25,6 +25,7 @@ from bench.experiments.experiment import Experiment
 from bench.profiling.complexity import ImageSizes, Progress, Size
 from bench.profiling.timing_log import TimingLog
 from bench.profiling.workbench import CONFIDENT_QUERIES, Workbench
+from models.clustering import fast_form
 
 # Without these, provenance says on which machine and software a timing was taken.
 _CHANGES_FREELY = ("command", "start")
@@ -151,7 +152,8 @@ def _details(log: TimingLog, device: str, protocol: LatencyProtocol, rounds: int
         "device": device,
         "batch": 1,
         "weights": "random",
-        "memory_format": "channels last for HCFormer and HCFormer+, else contiguous",
+        "memory_format": "channels last",
+        "clustering": fast_form(device),
         "post_processing": f"on a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
         "image_size": f"{_text(sizes.image)} padded to {_text(sizes.padded)}",
         "original_size": _text(sizes.original),

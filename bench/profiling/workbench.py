@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.registry import get_dataset_info
-from bench.evaluation.postprocess import panoptic_segments, resize_masks
+from bench.evaluation.postprocess import panoptic_segments
 from bench.experiments.experiment import Experiment
 from bench.profiling.complexity import ImageSizes, Size
-from bench.training.engine import memory_format
+from bench.training.engine import MEMORY_FORMAT
+from models.clustering import fast_form, use_form
 
 CONFIDENT_QUERIES = 20
 _ALIGNMENT = 16  # floats: 64 bytes, a cache line
@@ -32,7 +33,7 @@ class Workbench:
         self._predictions: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         pool = torch.empty(0, device=device)
         for experiment in experiments:
-            model = build(experiment).eval().to(device)
+            model = use_form(build(experiment).eval().to(device), fast_form(device))
             if _pooled_numel(model) > pool.numel():
                 pool = torch.empty(_pooled_numel(model), device=device).normal_(std=0.02)
                 for other in self.models.values():
@@ -43,15 +44,15 @@ class Workbench:
     def time(self, key: str, size: Size | None = None) -> tuple[float, float]:
         """Milliseconds of one image of batch 1 (default: `sizes.padded`): network alone, and with post-processing."""
         model = self.models[key]
-        image = self._image(size or self.sizes.padded).to(self.device, memory_format=memory_format(model))
+        image = self._image(size or self.sizes.padded).to(self.device, memory_format=MEMORY_FORMAT)
         with torch.inference_mode():
             start = self._now()
             output = model(image)
             network = self._now()
             class_logits, mask_logits = self._prediction(output.class_logits[0], output.mask_logits[0])
             ready = self._now()
-            masks = resize_masks(mask_logits, image.shape[-2:], self.sizes.image, self.sizes.original)
-            panoptic_segments(class_logits, masks, self._things[key])
+            sizes = image.shape[-2:], self.sizes.image, self.sizes.original
+            panoptic_segments(class_logits, mask_logits, self._things[key], sizes=sizes)
             end = self._now()
         return (network - start) * 1000, (network - start + end - ready) * 1000
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.evaluation import postprocess
 from bench.evaluation.postprocess import (
@@ -184,18 +185,19 @@ def test_wrong_number_of_classes_is_refused():
         panoptic_segments(torch.zeros(2, 7), torch.zeros(2, 4, 4), IS_THING)
 
 
-def literal_panoptic(classes, masks, is_thing):
+def literal_panoptic(classes, masks, is_thing, object_threshold=0.8, overlap_threshold=0.8):
     """The rule as the papers tell it, query by query on whole images."""
     scores, labels = classes.softmax(-1).max(-1)
-    keep = labels.ne(len(is_thing)) & (scores > 0.8)
+    keep = labels.ne(len(is_thing)) & (scores > object_threshold)
     segmentation, kinds, stuff = torch.zeros(masks.shape[1:], dtype=torch.int32), [], {}
     if not keep.any():
         return segmentation, kinds
-    masks = masks[keep].sigmoid()
+    # One by one: the sigmoid of a tensor's last elements is rounded differently, and equal masks would not be equal.
+    masks = torch.stack([mask.sigmoid() for mask in masks[keep]])
     owner = (scores[keep].view(-1, 1, 1) * masks).argmax(0)
     for query, label in enumerate(labels[keep].tolist()):
         mine, own = owner == query, masks[query] >= 0.5
-        if mine.sum() == 0 or own.sum() == 0 or (mine & own).sum() == 0 or mine.sum() / own.sum() < 0.8:
+        if mine.sum() == 0 or own.sum() == 0 or (mine & own).sum() == 0 or mine.sum() / own.sum() < overlap_threshold:
             continue
         if is_thing[label] or label not in stuff:
             kinds.append(label)
@@ -216,6 +218,110 @@ def test_panoptic_equals_the_literal_rule(seed, queries, height, width):
     segmentation, kinds = literal_panoptic(classes, masks, IS_THING)
     assert torch.equal(result.segmentation, segmentation)
     assert [segment["category"] for segment in result.segments] == kinds
+
+
+def literal_instances(classes, masks, is_thing, top_k):
+    """Scores, labels and masks of one pair of query and class after the other, from masks at full size."""
+    probabilities = classes.softmax(-1)[:, :-1]
+    values, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
+    found = []
+    for value, pair in zip(values, pairs.tolist(), strict=True):
+        query, label = divmod(pair, len(is_thing))
+        if is_thing[label]:
+            inside = masks[query] > 0
+            quality = (masks[query].sigmoid() * inside).sum() / (inside.sum() + 1e-6)
+            found.append((value * quality, label, inside))
+    return found
+
+
+def resize_all(masks, padded_size, image_size, original_size):
+    """`resize_masks` as it is told: all masks at the padded size, cut, then all at the original size."""
+    masks = F.interpolate(masks[:, None], padded_size, mode="bilinear", align_corners=False)
+    masks = masks[:, :, : image_size[0], : image_size[1]]
+    return F.interpolate(masks, original_size, mode="bilinear", align_corners=False)[:, 0]
+
+
+@st.composite
+def predictions(draw):
+    """Class logits [Q, 6], mask logits [Q, h, w] in either layout, three sizes: with doubt, certainty and ties."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    queries, height, width = draw(st.integers(1, 14)), draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    classes = 6 * torch.randn(queries, 6, generator=generator)
+    masks = 6 * torch.randn(queries, height, width, generator=generator)
+    classes[:, -1] += draw(st.sampled_from([0, 0, 60, -60]))  # no query is kept, or none is "no object"
+    kind = draw(st.sampled_from(["all differ", "equal queries", "saturated"]))
+    if kind == "equal queries":
+        same = torch.randint(0, (queries + 1) // 2, (queries,), generator=generator)
+        classes, masks = classes[same], masks[same]
+    elif kind == "saturated":  # equal scores too: whole regions are tied
+        classes, masks = 100 * (classes == classes.max(-1, keepdim=True).values), 100 * masks.sign()
+    if draw(st.booleans()):
+        masks = masks.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    padded = 4 * height, 4 * width
+    image = draw(st.integers(1, padded[0])), draw(st.integers(1, padded[1]))
+    return classes.float(), masks, (padded, image, (draw(st.integers(1, 110)), draw(st.integers(1, 110))))
+
+
+@settings(max_examples=150, deadline=None)
+@given(prediction=predictions(), objects=st.sampled_from([0.8, 0.3, 0.0]), overlap=st.sampled_from([0.8, 0.3]))
+def test_panoptic_of_few_resized_masks_equals_that_of_all(prediction, objects, overlap):
+    classes, masks, sizes = prediction
+    result = panoptic_segments(classes, masks, IS_THING, objects, overlap, sizes)
+    segmentation, kinds = literal_panoptic(classes, resize_all(masks, *sizes), IS_THING, objects, overlap)
+    assert torch.equal(result.segmentation, segmentation)
+    assert [segment["category"] for segment in result.segments] == kinds
+
+
+@settings(max_examples=100, deadline=None)
+@given(prediction=predictions(), top_k=st.sampled_from([1, 4, 100]))
+def test_instances_of_few_resized_masks_equal_those_of_all(prediction, top_k):
+    classes, masks, sizes = prediction
+    result = instance_predictions(classes, masks, IS_THING, top_k, sizes)
+    expected = literal_instances(classes, resize_all(masks, *sizes), IS_THING, top_k)
+    assert result.masks.dtype == torch.bool and result.masks.shape == (len(expected), *sizes[2])
+    assert result.labels.tolist() == [label for _, label, _ in expected]
+    assert result.scores.tolist() == [float(score) for score, _, _ in expected]
+    assert all(torch.equal(mask, inside) for mask, (_, _, inside) in zip(result.masks, expected, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(prediction=predictions(), budget=st.sampled_from([1, 20_000, 2**19]))
+def test_masks_come_out_the_same_however_few_are_resized_at_once(prediction, budget):
+    _, masks, sizes = prediction
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postprocess, "_CPU_CHUNK", budget)
+        assert torch.equal(resize_masks(masks, *sizes), resize_all(masks, *sizes))
+
+
+def test_the_first_of_equal_queries_wins():
+    classes, masks = class_logits([(0, 0.9), (1, 0.9), (2, 0.9)]), torch.full((3, 3, 5), 2.0)
+    result = panoptic_segments(classes, masks, IS_THING, sizes=((12, 20), (11, 17), (7, 9)))
+    assert [segment["category"] for segment in result.segments] == [0] and (result.segmentation == 1).all()
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most elements of a floating-point tensor that an operator gave."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            self.elements = max(self.elements, output.numel())
+        return output
+
+
+def test_masks_of_all_queries_are_never_held_at_full_size():
+    padded, image, original = sizes = (256, 352), (240, 350), (200, 300)
+    classes = class_logits([(0, 0.9), (1, 0.85), (3, 0.95)] + [(0, 0.01)] * 57)
+    masks = F.interpolate(6 * torch.randn(1, 60, 4, 4), (64, 88), mode="bicubic")[0]
+    with LargestTensor() as largest:
+        panoptic_segments(classes, masks, IS_THING, sizes=sizes)
+        instance_predictions(classes, masks, IS_THING, top_k=20, sizes=sizes)
+    assert largest.elements <= max(masks.numel(), 4 * padded[0] * padded[1])
+    with LargestTensor() as largest:
+        resized = resize_masks(masks, *sizes)
+    assert largest.elements == resized.numel() == 60 * original[0] * original[1], "never all at the padded size"
 
 
 def test_strips_do_not_change_the_result(monkeypatch):

@@ -9,6 +9,7 @@ from scipy import ndimage
 from bench.data.classes import ClassInfo, classes_of
 from bench.evaluation import overlay
 from bench.evaluation.overlay import draw_overlay, label_segments
+from bench.evaluation.postprocess import resize_masks
 from bench.evaluation.results import id_colours, image_results, instance_map, panoptic_result, semantic_results
 from tests.evaluation.panoptic_folder import class_logits, mask_logits
 
@@ -78,6 +79,18 @@ def test_instances_by_hand():
     assert set(results.pngs) == {"a_instances.png"} and set(results.entry) == {"instances"}
     assert results.pngs["a_instances.png"].tolist() == [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [0] * 5]
     assert [segment["id"] for segment in results.segments] == [1, 2]
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance"])
+def test_masks_at_the_model_s_size_give_the_results_of_resized_ones(task):
+    masks = torch.nn.functional.interpolate(mask_logits([CAT, CAR, WALL])[None], (6, 10))[0]
+    classes, sizes = class_logits(QUERIES, 3), ((24, 40), (22, 33), (80, 90))
+    results = image_results(task, classes, masks, CLASSES, "a", 7, sizes)
+    expected = image_results(task, classes, resize_masks(masks, *sizes), CLASSES, "a", 7)
+    assert results.entry == expected.entry and results.segments == expected.segments
+    assert results.segment_ids.shape == (80, 90) and len(results.segments) >= 2
+    assert results.pngs.keys() == expected.pngs.keys()
+    assert all(np.array_equal(results.pngs[name], expected.pngs[name]) for name in results.pngs)
 
 
 def test_instance_map_shows_the_better_score_on_top_and_no_weak_one():

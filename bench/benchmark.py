@@ -1,0 +1,80 @@
+"""`bench benchmark`: times, memory and FLOPs of one run into `benchmark.json` and a chart, and a table to print."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from bench import provenance
+from bench.experiments.experiment import experiment
+from bench.profiling.benchmark import IMAGE, METHODS, RATIOS, TRAINING_CROP, ratios, run_benchmark
+from bench.profiling.complexity import network_flops
+from bench.profiling.peak_memory import peak_memory
+from bench.records import write_atomically
+from bench.report.chart import draw_speed
+
+CPU_ROUNDS, CUDA_ROUNDS = 5, 50
+LABELS = {
+    "clustering_over_listing": "clustering, fast / listing 1 of the paper",
+    "decoding_over_listing": "decoding, fast / listing 2 of the paper",
+    "hcformer_over_maskformer": "network, HCFormer / MaskFormer",
+    "hcformer_plus_over_maskformer": "network, HCFormer+ / MaskFormer",
+    "hcformer_over_mask2former": "network, HCFormer / Mask2Former",
+    "train_step_hcformer_over_maskformer": "training step, HCFormer / MaskFormer",
+}
+
+
+def benchmark(store: Path, progress) -> list[Path]:
+    """Measure everything on this machine's GPU, else its CPU; write `benchmark.json` and `figures/speed.png`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts, begun = provenance.collect(), time.monotonic()
+    samples = run_benchmark(device, CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS, progress)
+    memory = {}
+    for number, method in enumerate(METHODS):
+        progress(number, len(METHODS), f"memory of {method}")
+        memory[method] = peak_memory(method, device)
+    result = {
+        "machine": {name: facts[name] for name in ("cpu", "cores", "threads", "gpu", "platform", "versions")},
+        "protocol": f"R50, COCO panoptic, batch 1; networks at {IMAGE[0]}x{IMAGE[1]}, training at "
+        f"{TRAINING_CROP}x{TRAINING_CROP}, float32, channels last; clustering at 128x200x336 and decoding of 100 masks "
+        "to 200x336; timed in turns, ratios of medians (time over time: smaller is faster)",
+        "ratios": ratios(samples),
+        "median_ms": {name: statistics.median(values) for name, values in samples.items()},
+        "peak_memory_mib": memory,
+        "flops_g": {method: _flops(method) / 1e9 for method in METHODS},
+        "samples": samples,
+        "provenance": facts | {"duration_s": time.monotonic() - begun},
+    }
+    path, figure = store / "benchmark.json", store / "figures" / "speed.png"
+    write_atomically(path, json.dumps(result, indent=1) + "\n")
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw_speed(result["flops_g"], {method: samples[method] for method in METHODS}, device, figure)
+    return [path, figure]
+
+
+def tables(path: Path) -> str:
+    """The ratios, and medians beside memory, of a `benchmark.json`, as text."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    medians, memory = result["median_ms"], result["peak_memory_mib"]
+    rows = []
+    for name, (over, under) in RATIOS.items():
+        rows.append([LABELS[name], medians[over], medians[under], f"{result['ratios'][name]:.3f}",
+                     len(result["samples"][over])])  # fmt: skip
+    first = tabulate(rows, ["what", "ms", "ms", "ratio", "n"], floatfmt=".1f", disable_numparse=[3])
+    rows = [
+        [method, medians[method], result["flops_g"][method], memory[method]["peak_mib"], memory[method]["added_mib"]]
+        for method in METHODS
+    ]
+    second = tabulate(rows, ["method", "ms", "FLOPs (G)", "peak memory (MiB)", "of which the pass"], floatfmt=".1f")
+    return f"{first}\n\n{second}"
+
+
+def _flops(method: str) -> int:
+    from bench.zoo import build_model
+
+    with torch.device("meta"):
+        model = build_model(experiment(method, "r50", "coco_panoptic", "paper")).eval()
+    return sum(network_flops(model, IMAGE, torch.device("meta"))[0].values())
