@@ -37,12 +37,18 @@ Progress = Callable[[int, int, str], None]
 
 
 def interleaved(
-    functions: Functions, rounds: int, device: str, report: Callable[[str], None]
+    functions: Functions, rounds: int, device: str, report: Callable[[str], None], settle: bool = False
 ) -> dict[str, list[float]]:
-    """Milliseconds of each function, `rounds` samples each, taken in turns; one call of each before is not timed."""
+    """Milliseconds of each function, `rounds` samples each, taken in turns; one call of each before is not timed.
+
+    settle: call each once more, untimed, right before it is timed. Functions of a few ms would otherwise be charged for
+    the memory that their predecessor gave back to the system.
+    """
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(rounds + 1):
         for name, function in functions.items():
+            if settle:
+                function()
             start = _now(device)
             function()
             if round_:
@@ -71,7 +77,7 @@ def run_benchmark(device: str, rounds: int, progress: Progress) -> dict[str, lis
             progress(done, total, name)
 
         progress(done, total, f"preparing {make.__name__.removesuffix('_functions')}")
-        samples |= interleaved(make(device), n, device, report)
+        samples |= interleaved(make(device), n, device, report, settle=make is clustering_functions)
     return samples
 
 

@@ -1,0 +1,59 @@
+"""`bench benchmark`: what it writes and prints, from given times; the listings against clustering and decoding."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from bench import benchmark
+from bench.profiling.benchmark import METHODS, RATIOS, interleaved, ratios
+from bench.profiling.listings import listing_1, listing_2
+from models.clustering import cluster, decode
+from tests.report.fakes import PROVENANCE
+
+NAMES = {name for pair in RATIOS.values() for name in pair} | set(METHODS)
+SAMPLES = {name: [10.0 * (i + 1), 1000.0, 10.0 * (i + 1)] for i, name in enumerate(sorted(NAMES))}
+
+
+def test_ratios_are_of_medians():
+    expected = {name: SAMPLES[over][0] / SAMPLES[under][0] for name, (over, under) in RATIOS.items()}
+    assert ratios(SAMPLES) == pytest.approx(expected)
+
+
+def test_functions_take_turns_and_the_first_turn_does_not_count():
+    calls, reports = [], []
+    functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+    samples = interleaved(functions, 3, "cpu", reports.append)
+    assert calls == reports == ["a", "b"] * 4
+    assert {name: len(values) for name, values in samples.items()} == {"a": 3, "b": 3}
+    calls.clear()
+    interleaved(functions, 1, "cpu", reports.append, settle=True)
+    assert calls == ["a", "a", "b", "b"] * 2
+
+
+def test_listings_are_the_same_computation():
+    """Listing 1 but for the border, where its zero padding takes part in the softmax; listing 2 everywhere."""
+    torch.manual_seed(0)
+    fine, coarse = F.normalize(torch.randn(2, 6, 12, 16), dim=1), F.normalize(torch.randn(2, 6, 6, 8), dim=1)
+    ours, listing = cluster(fine, coarse, torch.tensor([0.1])), listing_1(fine, coarse, torch.tensor([0.1]))
+    torch.testing.assert_close(ours[..., 2:-2, 2:-2], listing[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(decode(coarse, ours), listing_2(coarse, ours))
+
+
+def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "run_benchmark", lambda device, rounds, progress: SAMPLES)
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: {"peak_mib": 900.0, "added_mib": 100.0})
+    monkeypatch.setattr(benchmark, "_flops", lambda method: 10**9 * (1 + METHODS.index(method)))
+    monkeypatch.setattr(
+        benchmark.provenance, "collect", lambda: PROVENANCE | {"cores": 2, "threads": 2, "platform": "x"}
+    )
+    code, out, _ = bench("benchmark", "--store", tmp_path / "store")
+    assert code == 0 and "network, HCFormer / MaskFormer" in out and "900.0" in out
+    written = json.loads((tmp_path / "store" / "benchmark.json").read_text())
+    assert written["ratios"] == ratios(SAMPLES) and written["samples"] == SAMPLES
+    assert written["machine"]["cpu"] and written["provenance"]["commit"]
+    assert written["flops_g"] == {method: 1.0 + i for i, method in enumerate(METHODS)}
+    with Image.open(tmp_path / "store" / "figures" / "speed.png") as picture:
+        assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 10
