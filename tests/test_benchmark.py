@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.font_manager  # noqa: F401  (asks the system for its fonts, in a process)
 import pytest
 import torch
 import torch.nn.functional as F
