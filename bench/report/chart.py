@@ -19,7 +19,9 @@ def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]
         ours = method.startswith("hcformer")
         axes.errorbar(flops[method], middle, spread, fmt="o" if ours else "s", capsize=4, markersize=8,
                       color="tab:blue" if ours else "tab:gray")  # fmt: skip
-        axes.annotate(f"{LABELS[method]}\n{middle:.3g} s", (flops[method], middle), (10, 6), textcoords="offset points")
+        left = method == "hcformer"  # HCFormer+ is its neighbour on the right
+        axes.annotate(f"{LABELS[method]}\n{middle:.3g} s", (flops[method], middle), (-12 if left else 12, 4),
+                      textcoords="offset points", ha="right" if left else "left")  # fmt: skip
     axes.set_xlim(0, 1.25 * max(flops.values()))
     axes.set_ylim(0, 1.2 * max(max(times) for times in samples.values()) / 1000)
     axes.set_xlabel("FLOPs of the network (G, one multiply-add counts one)")
