@@ -30,6 +30,8 @@ LABELS = {
 def benchmark(store: Path, progress) -> list[Path]:
     """Measure everything on this machine's GPU, else its CPU; write `benchmark.json` and `figures/speed.png`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    path, figure = store / "benchmark.json", store / "figures" / "speed.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)  # a store that cannot be written shows before minutes are spent
     facts, begun = provenance.collect(), time.monotonic()
     samples = run_benchmark(device, CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS, progress)
     memory = {}
@@ -48,9 +50,7 @@ def benchmark(store: Path, progress) -> list[Path]:
         "samples": samples,
         "provenance": facts | {"duration_s": time.monotonic() - begun},
     }
-    path, figure = store / "benchmark.json", store / "figures" / "speed.png"
     write_atomically(path, json.dumps(result, indent=1) + "\n")
-    figure.parent.mkdir(parents=True, exist_ok=True)
     draw_speed(result["flops_g"], {method: samples[method] for method in METHODS}, device, figure)
     return [path, figure]
 

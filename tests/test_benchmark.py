@@ -58,3 +58,10 @@ def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, monkey
     assert written["flops_g"] == {method: 1.0 + i for i, method in enumerate(METHODS)}
     with Image.open(tmp_path / "store" / "figures" / "speed.png") as picture:
         assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_a_store_that_cannot_be_written_shows_before_anything_is_timed(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "run_benchmark", lambda *_: pytest.fail("something was timed"))
+    (tmp_path / "file").touch()
+    code, out, errors = bench("benchmark", "--store", tmp_path / "file" / "store")
+    assert (code, out) == (2, "") and f"error: {tmp_path / 'file'}" in errors

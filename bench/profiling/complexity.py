@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from bench.data.transforms import test_size
 from bench.errors import BenchError
-from bench.evaluation.postprocess import resize_masks, semantic_scores
+from bench.evaluation.postprocess import Size, resize_masks, semantic_scores
 from bench.experiments.experiment import Experiment
 from bench.profiling.counter import count_flops
 
-Size = tuple[int, int]  # height, width
 Progress = Callable[[int, int, str], None]  # done, total, what is being done
 
 SHORTER_SIDE, LONGER_SIDE, DIVISOR = 800, 1333, 32

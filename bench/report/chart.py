@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LABELS = {"hcformer": "HCFormer", "hcformer+": "HCFormer+", "maskformer": "MaskFormer", "mask2former": "Mask2Former"}
+from bench.experiments.tables import LABELS
 
 
 def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]], device: str, path: Path) -> None:
