@@ -1,5 +1,7 @@
 """The project's tasks. `nox -s reproduce_table1` is the main job, `nox -s tests` the check of everything."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "uv"
@@ -26,6 +28,7 @@ def reproduce_table1(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Time clustering, decoding, whole networks and training steps; options go to `bench benchmark`."""
     install(session)
+    Path("results/local").mkdir(parents=True, exist_ok=True)  # pytest-benchmark makes no folder
     session.run("pytest", "tests/benchmarks", "--benchmark-json=results/local/pytest-benchmark.json",
                 "--benchmark-columns=median,iqr,rounds", "--benchmark-sort=mean")  # fmt: skip
     session.run("bench", "benchmark", *session.posargs)
