@@ -12,7 +12,8 @@ from bench import provenance
 from bench.experiments.experiment import experiment
 from bench.profiling.benchmark import IMAGE, METHODS, RATIOS, TRAINING_CROP, ratios, run_benchmark
 from bench.profiling.complexity import network_flops
-from bench.profiling.peak_memory import peak_memory
+from bench.profiling.copies import copies
+from bench.profiling.peak_memory import OPERATIONS, peak_memory
 from bench.records import write_atomically
 from bench.report.chart import draw_speed
 
@@ -34,10 +35,11 @@ def benchmark(store: Path, progress) -> list[Path]:
     figure.parent.mkdir(parents=True, exist_ok=True)  # a store that cannot be written shows before minutes are spent
     facts, begun = provenance.collect(), time.monotonic()
     samples = run_benchmark(device, CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS, progress)
-    memory = {}
-    for number, method in enumerate(METHODS):
-        progress(number, len(METHODS), f"memory of {method}")
-        memory[method] = peak_memory(method, device)
+    memory, wanted = {}, (*METHODS, *OPERATIONS)
+    for number, what in enumerate(wanted):
+        progress(number, len(wanted), f"memory of {what}")
+        memory[what] = peak_memory(what, device)
+    progress(0, 1, "counting copies")
     result = {
         "machine": {name: facts[name] for name in ("cpu", "cores", "threads", "gpu", "platform", "versions")},
         "protocol": f"R50, COCO panoptic, batch 1; networks at {IMAGE[0]}x{IMAGE[1]}, training at "
@@ -46,6 +48,7 @@ def benchmark(store: Path, progress) -> list[Path]:
         "ratios": ratios(samples),
         "median_ms": {name: statistics.median(values) for name, values in samples.items()},
         "peak_memory_mib": memory,
+        "copies": copies(device),
         "flops_g": {method: _flops(method) / 1e9 for method in METHODS},
         "samples": samples,
         "provenance": facts | {"duration_s": time.monotonic() - begun},
@@ -56,7 +59,7 @@ def benchmark(store: Path, progress) -> list[Path]:
 
 
 def tables(path: Path) -> str:
-    """The ratios, and medians beside memory, of a `benchmark.json`, as text."""
+    """The ratios, medians beside memory, and the copies, of a `benchmark.json`, as text."""
     result = json.loads(path.read_text(encoding="utf-8"))
     medians, memory = result["median_ms"], result["peak_memory_mib"]
     rows = []
@@ -69,7 +72,12 @@ def tables(path: Path) -> str:
         for method in METHODS
     ]
     second = tabulate(rows, ["method", "ms", "FLOPs (G)", "peak memory (MiB)", "of which the pass"], floatfmt=".1f")
-    return f"{first}\n\n{second}"
+    rows = [[name, medians[name], memory[name]["added_mib"]] for name in OPERATIONS]
+    third = tabulate(rows, ["operation", "ms", "memory it adds (MiB)"], floatfmt=".1f")
+    rows = [[name, *(count[key] for key in ("copies", "copies_ms", "cats", "cats_ms"))]
+            for name, count in result["copies"].items()]  # fmt: skip
+    head = ["HCFormer, one pass", "copies", "ms", "concatenations", "ms"]
+    return "\n\n".join((first, second, third, tabulate(rows, head, floatfmt=".1f")))
 
 
 def _flops(method: str) -> int:

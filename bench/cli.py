@@ -152,6 +152,23 @@ def benchmark(store: StoreOption = None) -> None:
     typer.echo(f"written: {' and '.join(map(str, written))}")
 
 
+@app.command("gpu-check")
+def gpu_check(
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="Only this part: kernels, bandwidth, memory, training or latency."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Check and time everything that needs a CUDA GPU, in at most eight minutes; write gpu_check.json and latencies."""
+    from bench import gpu_check as checks
+
+    path, passed = checks.check(_store(store).path, part or [])
+    typer.echo(f"{checks.text(checks.read(path))}\n\nwritten: {path}")
+    if not passed:
+        sys.exit(1)
+
+
 def _report(table: str, folder: Path | None, reference: Path | None) -> None:
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report

@@ -1,37 +1,42 @@
-"""From names to models: the only place that maps an experiment to a builder."""
+"""From names to models: the only place that maps an experiment to a builder.
+
+Packages of single models (timm, transformers) are imported when such a model is built, so that the others do without.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError, unknown_name
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from models.backbones.resnet import resnet, small_resnet
-from models.backbones.swin import swin
 from models.hcformer import hcformer
 
 
-def _r50(experiment: Experiment) -> nn.Module:
+def _r50(experiment: Experiment, drop_path: float) -> nn.Module:
     return resnet(50, _deformable_level(experiment))
 
 
-def _r101(experiment: Experiment) -> nn.Module:
+def _r101(experiment: Experiment, drop_path: float) -> nn.Module:
     return resnet(101, _deformable_level(experiment))
 
 
-def _swin_s(experiment: Experiment) -> nn.Module:
-    return swin("swin_s", out_norms=_output_norms(experiment))
+def _swin_s(experiment: Experiment, drop_path: float) -> nn.Module:
+    from models.backbones.swin import swin
+
+    return swin("swin_s", drop_path, out_norms=_output_norms(experiment))
 
 
-def _swin_l(experiment: Experiment) -> nn.Module:
-    return swin("swin_l", out_norms=_output_norms(experiment))
+def _swin_l(experiment: Experiment, drop_path: float) -> nn.Module:
+    from models.backbones.swin import swin
+
+    return swin("swin_l", drop_path, out_norms=_output_norms(experiment))
 
 
-def _small(experiment: Experiment) -> nn.Module:
+def _small(experiment: Experiment, drop_path: float) -> nn.Module:
     return small_resnet(_deformable_level(experiment), SMALL_SCALE_MODEL["blocks"], SMALL_SCALE_MODEL["width"])
 
 
@@ -72,6 +77,8 @@ def _maskformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -
 
 
 def _mask2former(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    from baselines.mask2former import mask2former
+
     width = {}
     if experiment.scale == "small":
         hidden = SMALL_SCALE_MODEL["hidden"]
@@ -93,7 +100,7 @@ def _width(experiment: Experiment) -> dict[str, float]:
     return {name: SMALL_SCALE_MODEL[name] for name in names} if experiment.scale == "small" else {}
 
 
-BACKBONES: dict[str, Callable[[Experiment], nn.Module]] = {
+BACKBONES: dict[str, Callable[[Experiment, float], nn.Module]] = {
     "r50": _r50,
     "r101": _r101,
     "swin_s": _swin_s,
@@ -108,9 +115,10 @@ METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
 }
 
 
-def build_model(experiment: Experiment, seed: int | None = None) -> nn.Module:
+def build_model(experiment: Experiment, seed: int | None = None, drop_path: float = 0.0) -> nn.Module:
     """The experiment's model with random weights, from `seed` if one is given (the global state is kept).
 
+    drop_path: the rate of stochastic depth in training; ResNets have none.
     Builds on the default device, so `with torch.device("meta")` gives a model without memory.
     Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
     """
@@ -122,7 +130,7 @@ def build_model(experiment: Experiment, seed: int | None = None) -> nn.Module:
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            backbone = BACKBONES[experiment.backbone](experiment)
+            backbone = BACKBONES[experiment.backbone](experiment, drop_path)
             num_classes = get_dataset_info(experiment.dataset).num_classes
             return METHODS[experiment.method](experiment, num_classes, backbone)
         except ValueError as error:

@@ -11,10 +11,12 @@ from PIL import Image
 from bench import benchmark
 from bench.profiling.benchmark import METHODS, RATIOS, interleaved, ratios
 from bench.profiling.listings import listing_1, listing_2
+from bench.profiling.peak_memory import OPERATIONS
 from models.clustering import cluster, decode
 from tests.report.fakes import PROVENANCE
 
-NAMES = {name for pair in RATIOS.values() for name in pair} | set(METHODS)
+NAMES = {name for pair in RATIOS.values() for name in pair} | set(METHODS) | set(OPERATIONS)
+COPIES = {"copies": 246, "copies_ms": 60.5, "cats": 26, "cats_ms": 69.5}
 SAMPLES = {name: [10.0 * (i + 1), 1000.0, 10.0 * (i + 1)] for i, name in enumerate(sorted(NAMES))}
 
 
@@ -46,12 +48,13 @@ def test_listings_are_the_same_computation():
 def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "run_benchmark", lambda device, rounds, progress: SAMPLES)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: {"peak_mib": 900.0, "added_mib": 100.0})
+    monkeypatch.setattr(benchmark, "copies", lambda device: {"plain": COPIES, "fast": COPIES})
     monkeypatch.setattr(benchmark, "_flops", lambda method: 10**9 * (1 + METHODS.index(method)))
     monkeypatch.setattr(
         benchmark.provenance, "collect", lambda: PROVENANCE | {"cores": 2, "threads": 2, "platform": "x"}
     )
     code, out, _ = bench("benchmark", "--store", tmp_path / "store")
-    assert code == 0 and "network, HCFormer / MaskFormer" in out and "900.0" in out
+    assert code == 0 and "network, HCFormer / MaskFormer" in out and "900.0" in out and "60.5" in out
     written = json.loads((tmp_path / "store" / "benchmark.json").read_text())
     assert written["ratios"] == ratios(SAMPLES) and written["samples"] == SAMPLES
     assert written["machine"]["cpu"] and written["provenance"]["commit"]

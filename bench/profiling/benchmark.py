@@ -135,8 +135,11 @@ def model_function(method: str, device: str) -> Callable[[], object]:
     return torch.inference_mode()(lambda: model(image))
 
 
-def training_functions(device: str) -> Functions:
-    """Training steps (forward, matching and losses, backward, AdamW) of batch 1 on one crop with ten objects."""
+def training_functions(device: str, mixed_precision: bool = False) -> Functions:
+    """Training steps (forward, matching and losses, backward, AdamW) of batch 1 on one crop with ten objects.
+
+    Each returns its loss. mixed_precision: the model runs in bfloat16 where autocast lets it.
+    """
     image = _images((TRAINING_CROP, TRAINING_CROP), device)
     corners = torch.randint(TRAINING_CROP - 150, (OBJECTS, 2), generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(OBJECTS, TRAINING_CROP, TRAINING_CROP, dtype=torch.bool)
@@ -149,7 +152,7 @@ def training_functions(device: str) -> Functions:
         model = build(method, device).train()
         optimiser = torch.optim.AdamW(model.parameters(), 1e-4)
         functions[f"train step {method}"] = lambda model=model, optimiser=optimiser: _step(
-            model, optimiser, criterion, image, targets
+            model, optimiser, criterion, image, targets, mixed_precision
         )
     return functions
 
@@ -157,12 +160,17 @@ def training_functions(device: str) -> Functions:
 _COUNTS = {"clustering_functions": 6, "model_functions": len(METHODS), "training_functions": 2}
 
 
-def _step(model: nn.Module, optimiser, criterion: SetCriterion, image: Tensor, targets: list[Target]) -> None:
+def _step(
+    model: nn.Module, optimiser, criterion: SetCriterion, image: Tensor, targets: list[Target], mixed_precision: bool
+) -> float:
     torch.manual_seed(0)
-    losses = criterion(model(image), targets)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=mixed_precision):
+        prediction = model(image)
+    loss = torch.stack(list(criterion(prediction, targets).values())).sum()
     optimiser.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
+    loss.backward()
     optimiser.step()
+    return loss.item()
 
 
 def _images(size: tuple[int, int], device: str) -> Tensor:

@@ -1,6 +1,10 @@
-"""Peak memory of one forward pass, in a process of its own: `python -m bench.profiling.peak_memory METHOD DEVICE`."""
+"""Peak memory of one call, in a process of its own: `python -m bench.profiling.peak_memory WHAT DEVICE`.
+
+WHAT: a method (one pass of R50 on 800x1088), or one of OPERATIONS (at the finest size of R50).
+"""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -9,24 +13,28 @@ from pathlib import Path
 from bench.errors import BenchError
 
 MIB = 2**20
+OPERATIONS = ("clustering", "clustering, reference", "listing 1", "decoding", "decoding, reference", "listing 2")
+# Large blocks go back to the system when they are freed; else what an earlier call left would hide what the next adds.
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 
 
-def peak_memory(method: str, device: str) -> dict[str, float]:
+def peak_memory(what: str, device: str) -> dict[str, float]:
     """{"peak_mib", "added_mib"} of a fresh process: the largest resident set (CUDA: what torch allocated) during one
-    pass of R50 on 800x1088 after a first one, and how much of that the pass added. Raises BenchError if it fails."""
-    command = [sys.executable, "-m", "bench.profiling.peak_memory", method, device]
-    done = subprocess.run(command, capture_output=True, text=True)
+    call after a first one, and how much of that the call added. Raises BenchError if it fails."""
+    command = [sys.executable, "-m", "bench.profiling.peak_memory", what, device]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _GIVE_BACK)
     if done.returncode:
-        raise BenchError(f"the memory of {method} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+        raise BenchError(f"the memory of {what} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(method: str, device: str) -> dict[str, float]:
+def measure(what: str, device: str) -> dict[str, float]:
+    """`peak_memory` within this process."""
     import torch
 
-    from bench.profiling.benchmark import model_function
+    from bench.profiling.benchmark import clustering_functions, model_function
 
-    forward = model_function(method, device)
+    forward = clustering_functions(device)[what] if what in OPERATIONS else model_function(what, device)
     forward()
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 CLASS_COST, MASK_COST, DICE_COST = 2.0, 5.0, 5.0
@@ -29,6 +28,8 @@ def assign(costs: Tensor, counts: list[int]) -> list[tuple[Tensor, Tensor]]:
 
     Returns M pairs (query index, target index), each of length min(Q, counts[m]), queries ascending.
     """
+    from scipy.optimize import linear_sum_assignment  # here: speed and counts must do without scipy
+
     costs = torch.nan_to_num(costs, nan=1e9, posinf=1e9, neginf=1e9)  # the loss will tell, not the solver
     result = []
     for cost, count in zip(costs.cpu(), counts, strict=True):
