@@ -1,7 +1,8 @@
 """The classes of each data set, known without its files: official ids, names, things, colours.
 
 Sources: COCO's panoptic category file (ids, names, colours); ADE20K's scene parsing list (objectInfo150), first of
-its synonyms; Cityscapes' label table (cityscapesScripts), the 19 classes with a train id in the order of that.
+its synonyms; Cityscapes' label table (cityscapesScripts), the 19 classes with a train id in the order of that; CamVid's
+eleven classes in SegNet's order with CamVid's own colours; the category file of the nuclei's COCO copy.
 """
 
 import csv
@@ -17,7 +18,10 @@ from bench.errors import unknown_name
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """id: as in the data set's annotations (may have holes), 1 to 255; colour: RGB, 0 to 255 each."""
+    """id: as in the data set's annotations (may have holes), 1 to 255; colour: RGB, 0 to 255 each.
+
+    CamVid counts its labels from 0; its ids are one more, for 0 is void in the PNGs that this program writes.
+    """
 
     id: int
     name: str
@@ -29,8 +33,7 @@ class ClassInfo:
 def classes_of(dataset: str) -> tuple[ClassInfo, ...]:
     """The classes in contiguous order: the position is the index of a model's class logits.
 
-    That is the order of ids (COCO, ADE20K, synthetic) or of train ids (Cityscapes). Raises BenchError for an unknown
-    name.
+    That is the order of train ids for Cityscapes, of ids for all others. Raises BenchError for an unknown name.
     """
     if dataset not in _CLASSES:
         raise unknown_name("data set", dataset, _CLASSES)
@@ -74,5 +77,7 @@ _CLASSES = {
     "coco_instance": _coco_things,
     "ade20k": lambda: _table("ade20k"),
     "cityscapes": lambda: _table("cityscapes"),
+    "camvid": lambda: _table("camvid"),
+    "nuclei": lambda: _table("nuclei"),
     "synthetic_panoptic": _synthetic,
 }

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bench.errors import BenchError, one_line
 
@@ -24,6 +24,37 @@ def read_image(path: Path) -> np.ndarray:
         if upright.mode[0] == "I":  # Pillow would cut off everything above 255
             upright = Image.fromarray((np.clip(np.asarray(upright), 0, 65535) / 257 + 0.5).astype(np.uint8))
         return np.array(upright.convert("RGB"))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Values (integers) [H, W] of a label image: its grey, of up to 16 bits, or its palette's indices.
+
+    As it is stored: an EXIF flag turns no labels. Raises BenchError as `read_image`, and for an image with colours.
+    """
+    with open_image(path) as image:
+        if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
+            raise BenchError(f"{path} has colours (mode {image.mode}) where one label a pixel should be: correct it")
+        values = np.array(image)
+        return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
+    """Height and width from the file's header; upright: as its EXIF flag turns it. Raises BenchError."""
+    with open_image(path) as image:
+        width, height = image.size
+        # Pillow decodes a whole PNG to look for the flag behind the pixels.
+        turnable = upright and (image.format != "PNG" or "exif" in image.info)
+        turned = turnable and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+
+def refuse_size(annotation: Path, size: tuple[int, int], image: Path, expected: tuple[int, int]) -> None:
+    """Raises BenchError where the annotation's (height, width) are not those of its image."""
+    if tuple(size) != tuple(expected):
+        raise BenchError(
+            f"{annotation} is {size[1]}x{size[0]} but its image {image} is {expected[1]}x{expected[0]}: "
+            "download the matching pair again"
+        )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""The synthetic data set, generated once, and a writer of tiny COCO panoptic data sets."""
+"""Generated data sets, written once, and a writer of tiny COCO panoptic data sets."""
 
 import json
+import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.data import synthetic
+from bench.data.layouts import synthesize
 
 CATEGORIES = [  # not in order, with holes
     {"id": 90, "name": "wall", "isthing": 0},
@@ -19,6 +22,25 @@ CATEGORIES = [  # not in order, with holes
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory) -> Path:
     return synthetic.ensure(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def generated_once(tmp_path_factory):
+    """generated_once(name) -> folder with eight generated images a split in that official layout; do not change it."""
+
+    @cache
+    def write(name: str) -> Path:
+        root = tmp_path_factory.mktemp("generated") / name
+        synthesize(name, root, images=8)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def generated(generated_once, tmp_path):
+    """generated(name) -> a copy of that folder for this test."""
+    return lambda name: Path(shutil.copytree(generated_once(name), tmp_path / name))
 
 
 class TinyCoco:

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from cityscapesscripts.helpers.labels import labels
 
 from bench.data import synthetic
 from bench.data.classes import classes_of
@@ -49,6 +50,23 @@ def test_cityscapes_label_table():
     assert (table[7].name, table[7].colour) == ("road", (128, 64, 128))
     assert (table[19].name, table[19].colour) == ("traffic light", (250, 170, 30))
     assert (table[33].name, table[33].colour) == ("bicycle", (119, 11, 32))
+
+
+def test_cityscapes_is_the_official_table():
+    official = sorted((label for label in labels if 0 <= label.trainId < 255), key=lambda label: label.trainId)
+    expected = [(label.id, label.name, label.hasInstances, label.color) for label in official]
+    assert [(c.id, c.name, c.is_thing, c.colour) for c in classes_of("cityscapes")] == expected
+
+
+def test_camvid_has_the_order_of_its_file(shared):
+    names = json.loads((shared / "data" / "camvid" / "classes.json").read_bytes())["classes"]
+    assert [(c.id, c.name) for c in classes_of("camvid")] == list(enumerate(names, start=1))
+
+
+def test_nuclei_are_those_of_the_category_file(shared):
+    content = json.loads((shared / "data" / "nuclei" / "annotations" / "panoptic_val.json").read_bytes())
+    expected = [(c["id"], c["name"], bool(c["isthing"]), tuple(c["color"])) for c in content["categories"]]
+    assert [(c.id, c.name, c.is_thing, c.colour) for c in classes_of("nuclei")] == expected
 
 
 def test_synthetic_has_the_order_of_the_reader(tmp_path, monkeypatch):

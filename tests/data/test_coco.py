@@ -1,16 +1,20 @@
 """The reader: official files, odd but legal input, and a clear line for everything that is wrong."""
 
 import io
+import json
 import random
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.coco import CocoPanoptic, fingerprint, read_rgb
 from bench.errors import BenchError
+from tests.data.conftest import TinyCoco
 
 
 def test_real_coco_labels(shared):
@@ -22,7 +26,9 @@ def test_real_coco_labels(shared):
     sample = dataset[3]  # the photo of two cats, two remotes and a couch: its labels are the official ones
     names = sorted(dataset.categories[label].name for label in sample.labels)
     assert (sample.image_id, names.count("cat"), names.count("remote"), names.count("couch")) == (39769, 2, 2, 1)
-    infos = {tuple(info["bbox"]): info for info in dataset._annotations[39769]["segments_info"]}
+    content = json.loads(dataset.annotation_file.read_bytes())
+    (infos,) = (entry["segments_info"] for entry in content["annotations"] if entry["image_id"] == 39769)
+    infos = {tuple(info["bbox"]): info for info in infos}
     for label, mask in zip(sample.labels, sample.masks, strict=True):
         rows, columns = torch.where(mask)
         box = (columns.min(), rows.min(), columns.max() - columns.min() + 1, rows.max() - rows.min() + 1)
@@ -56,6 +62,47 @@ def test_cached_samples_are_equal_and_not_shared(tiny):
         for field in ("image", "labels", "masks"):
             assert torch.equal(getattr(sample, field), getattr(plain, field))
             getattr(sample, field).zero_()  # a careless user does not spoil the next epoch
+
+
+def test_label_map_by_hand(tiny):
+    """The crowd of cars has its class, as in the semantic labels that detectron2 makes of panoptic ones."""
+    dataset = CocoPanoptic(tiny.root, "val")
+    assert dataset.label_map(0).tolist() == [[2, 2, 1, 1, 0, 255]] * 4
+    assert dataset.files(0) == [tiny.image, tiny.png] and dataset.task == "panoptic"
+    tiny.content["annotations"] = []
+    tiny.save_json()
+    dataset = CocoPanoptic(tiny.root, "val")
+    assert (dataset.label_map(0) == 255).all() and dataset.label_map(0).shape == (4, 6)
+    assert dataset.files(0) == [tiny.image]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ids=st.lists(st.sampled_from([0, 1, 255, 256, 70_000, 2**24 - 1]), min_size=24, max_size=24),
+    listed=st.permutations([1, 255, 256, 70_000, 2**24 - 1, 5, 0, -3, 2**40, 2**80]),
+    crowds=st.lists(st.booleans(), min_size=10, max_size=10),
+)
+def test_masks_are_the_pixels_of_each_listed_segment(tmp_path_factory, ids, listed, crowds):
+    tiny, ids = TinyCoco(tmp_path_factory.mktemp("random") / "tiny"), np.array(ids).reshape(4, 6)
+    tiny.content["annotations"][0]["segments_info"] = [
+        {"id": id_, "category_id": (3, 17, 90)[position % 3], "iscrowd": int(crowd)}
+        for position, (id_, crowd) in enumerate(zip(listed, crowds, strict=True))
+    ]
+    tiny.save_json()
+    tiny.save_ids(ids)
+    sample = CocoPanoptic(tiny.root, "val")[0]
+    expected = [
+        (position % 3, (ids == id_).tolist())
+        for position, (id_, crowd) in enumerate(zip(listed, crowds, strict=True))
+        if id_ > 0 and not crowd and id_ in ids
+    ]
+    assert [(int(k), mask.tolist()) for k, mask in zip(sample.labels, sample.masks, strict=True)] == expected
+
+
+def test_incomplete_data_set_opens_where_it_may(tiny):
+    tiny.image.unlink()
+    dataset = CocoPanoptic(tiny.root, "val", complete=False)
+    assert dataset.missing() == [tiny.image] and dataset.label_map(0).shape == (4, 6)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1"])
@@ -108,6 +155,7 @@ BROKEN_ANNOTATIONS = {
     "wrong type": (lambda t: t.content["images"][0].update(id="7"), "'id'"),
     "entry": (lambda t: t.content.update(images=[3]), "'id'"),
     "category": (_set_category, "category id 4"),
+    "twice": (lambda t: t.content["images"].append(t.content["images"][0]), "image 7 twice"),
     "image id": (lambda t: t.content["annotations"][0].update(image_id=8), "image 8"),
 }
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from bench.data.registry import DATASETS, default_cache, get_dataset_info, open_split
+from bench.data.coco import fingerprint
+from bench.data.registry import (
+    DATASETS,
+    dataset_root,
+    default_cache,
+    get_dataset_info,
+    open_split,
+    split_fingerprint,
+)
 from bench.errors import BenchError
 
 
@@ -28,6 +36,57 @@ def test_open_synthetic_by_role_and_by_name(synthetic_root):
 def test_open_real_coco_by_role(shared):
     dataset = open_split("coco_panoptic", "val", shared / "data" / "coco")
     assert dataset.split == "val2017" and len(dataset) == 4
+
+
+@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance", "ade20k", "cityscapes"])
+def test_official_layouts_open_by_role(generated_once, name):
+    root = generated_once(name)
+    for role, split in zip(("train", "val"), DATASETS[name].splits, strict=True):
+        dataset = open_split(name, role, root)
+        assert (dataset.split, dataset.root, dataset.task, len(dataset)) == (split, root, DATASETS[name].task, 8)
+        assert len(dataset.categories) == DATASETS[name].num_classes
+        assert split_fingerprint(name, role, root) == split_fingerprint(name, split, root)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("coco_panoptic", "coco"), ("coco_instance", "coco"), ("ade20k", "ade20k"), ("ade20k", "ADEChallengeData2016"),
+     ("cityscapes", "cityscapes"), ("camvid", "camvid"), ("nuclei", "nuclei")],
+)  # fmt: skip
+def test_folder_of_several_data_sets(tmp_path, name, folder):
+    info, root = DATASETS[name], tmp_path / folder
+    assert dataset_root(name, tmp_path) == tmp_path, "nothing there: the reader names what it looked for"
+    (root / info.marker.format(info.val_split)).mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    assert dataset_root(name, tmp_path) == root == dataset_root(name, root)
+    (tmp_path / info.marker.format(info.train_split)).mkdir(parents=True)
+    assert dataset_root(name, tmp_path) == tmp_path, "it is a data set itself"
+
+
+def test_splits_that_are_evaluated():
+    camvid, ade20k = DATASETS["camvid"], DATASETS["ade20k"]
+    assert (camvid.val_split, camvid.eval_split, camvid.splits) == ("val", "test", ("train", "val", "test"))
+    assert (ade20k.eval_split, ade20k.splits) == ("validation", ("training", "validation"))
+    assert (ade20k.val_images, DATASETS["synthetic_panoptic"].val_images) == (2000, None)
+    assert all(set(info.images) in (set(info.splits), set()) for info in DATASETS.values())
+
+
+def test_official_number_of_coco_images(shared):
+    sizes = (shared / "reference" / "coco_val2017_sizes.csv").read_text().splitlines()
+    assert DATASETS["coco_panoptic"].val_images == DATASETS["coco_instance"].val_images == len(sizes) - 1
+
+
+def test_fingerprint_of_panoptic_data_is_that_of_the_records(synthetic_root):
+    for split in ("train", "val"):
+        expected = fingerprint(synthetic_root, split)
+        assert split_fingerprint("synthetic_panoptic", split, synthetic_root.parent) == expected
+
+
+def test_fingerprints_of_panoptic_and_instance_labels_differ(generated_once):
+    root = generated_once("coco_panoptic")
+    assert split_fingerprint("coco_panoptic", "val", root) == fingerprint(root, "val2017")
+    assert split_fingerprint("coco_instance", "val", root) == fingerprint(root, "val2017", "instances")
+    assert fingerprint(root, "val2017") != fingerprint(root, "val2017", "instances")
 
 
 @pytest.mark.parametrize("given", [None, "missing"])

@@ -1,0 +1,138 @@
+"""Makes the files that official downloads lack and other programs want; our readers work without most of them.
+
+Cityscapes      gtFine/<split>/CITY/*_gtFine_labelTrainIds.png, and *_gtFine_labelIds.png where those are missing
+ADE20K          annotations_detectron2/<split>/*.png      classes 0 to 149, 255 = other
+COCO panoptic   panoptic_semseg_<split>/*.png             class index, 255 = void; crowds have their class
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+from PIL import Image
+
+from bench.data.coco_files import AGAIN
+from bench.data.parallel import in_parallel
+from bench.data.registry import Dataset, get_dataset_info, open_split
+from bench.errors import BenchError, one_line
+
+Progress = Callable[[int, int, str], None]
+_FOLDERS = {
+    "cityscapes": "gtFine/{}",
+    "ade20k": "annotations_detectron2/{}",
+    "coco_panoptic": "panoptic_semseg_{}",
+    "nuclei": "panoptic_semseg_{}",
+}
+_LARGEST = 100_000_000  # pixels of a label image drawn from polygons
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A split's label images. problems: one line each for those that could not be made."""
+
+    split: str
+    folder: Path
+    made: int
+    kept: int
+    problems: list[str]
+
+
+def prepare(name: str, root: Path | None, progress: Progress | None = None) -> list[Prepared]:
+    """Write what is missing; what is there is kept, so that it goes on where it was stopped.
+
+    progress(done, total, split). Splits that were not downloaded are left out; a data set that needs nothing gives
+    an empty list. Raises BenchError where nothing was downloaded or the folder cannot be written.
+    """
+    info, done, errors = get_dataset_info(name), [], []
+    if name not in _FOLDERS:
+        return []
+    for split in info.splits:
+        try:
+            dataset = open_split(name, split, root, complete=False)
+        except BenchError as error:
+            errors.append(error)
+        else:
+            done.append(_prepare_split(name, dataset, progress))
+    if not done:
+        raise errors[0]
+    return done
+
+
+def _prepare_split(name: str, dataset: Dataset, progress: Progress | None) -> Prepared:
+    annotated = [index for index in range(len(dataset)) if len(dataset.files(index)) == 2]
+    todo = [index for index in annotated if not _target(name, dataset, index).is_file()]
+    problems = []
+    for done, problem in enumerate(in_parallel(partial(_make, name, dataset, todo), len(todo)), start=1):
+        problems += [problem] if problem else []
+        if progress is not None:
+            progress(done, len(todo), dataset.split)
+    made, kept = len(todo) - len(problems), len(annotated) - len(todo)
+    return Prepared(dataset.split, _folder(name, dataset), made, kept, problems)
+
+
+def _folder(name: str, dataset: Dataset) -> Path:
+    return dataset.root / _FOLDERS[name].format(dataset.split)
+
+
+def _target(name: str, dataset: Dataset, index: int) -> Path:
+    label = dataset.files(index)[1]
+    if name != "cityscapes":
+        return _folder(name, dataset) / label.name
+    return label.with_name(label.name.replace("_labelIds", "_labelTrainIds"))
+
+
+def _make(name: str, dataset: Dataset, todo: list[int], position: int) -> str | None:
+    """Write one label image; returns what is wrong with its source. Raises BenchError where it cannot be written."""
+    index = todo[position]
+    label, target = dataset.files(index)[1], _target(name, dataset, index)
+    try:
+        if name == "cityscapes" and not label.exists():
+            _save(_draw(label), label)
+        if not target.exists():
+            _save(dataset.label_map(index), target)
+    except BenchError as error:
+        return str(error)
+    except OSError as error:
+        raise BenchError(f"cannot write {target} ({error.strerror}): free space or make it writable") from error
+    return None
+
+
+def _draw(label: Path) -> np.ndarray:
+    """The label image that cityscapesScripts draws of the polygons beside it. Raises BenchError for broken polygons."""
+    stem, encoding = label.stem.rsplit("_", 1)
+    polygons = label.with_name(f"{stem}_polygons.json")
+    if not polygons.is_file():
+        raise BenchError(f"{label} is missing, and so is {polygons.name}: download again")
+    annotation, said = Annotation(), StringIO()
+    try:
+        with redirect_stdout(said):
+            annotation.fromJsonFile(str(polygons))
+            if not 0 < annotation.imgWidth * annotation.imgHeight <= _LARGEST:
+                raise ValueError(f"image of {annotation.imgWidth}x{annotation.imgHeight}")
+            return np.asarray(createLabelImage(annotation, {"labelIds": "ids", "labelTrainIds": "trainIds"}[encoding]))
+    except SystemExit as error:  # how it refuses a label
+        reason = said.getvalue().partition("\n")[0].removeprefix("ERROR: ")
+        raise BenchError(f"{polygons} cannot be drawn ({reason}): {AGAIN}") from error
+    except Exception as error:  # it checks nothing
+        raise BenchError(f"{polygons} cannot be drawn ({type(error).__name__}: {one_line(error)}): {AGAIN}") from error
+
+
+def _save(labels: np.ndarray, path: Path) -> None:
+    """PNG of uint8 [H, W], in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            Image.fromarray(labels).save(file, "PNG")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
