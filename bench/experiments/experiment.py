@@ -8,7 +8,7 @@ from bench.experiments.hashing import content_hash
 
 METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
-DATASETS = ("coco_panoptic", "coco_instance", "ade20k", "cityscapes", "synthetic_panoptic")
+DATASETS = ("coco_panoptic", "coco_instance", "ade20k", "cityscapes", "camvid", "nuclei", "synthetic_panoptic")
 SCALES = ("paper", "small")
 DOWNSAMPLINGS = ("deformable", "conv")
 TRANSFORMER_DECODERS = ("masked", "standard")
@@ -20,6 +20,7 @@ SMALL_SCALE_FACTORS = {
     "maskformer": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
     "mask2former": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
 }
+SMALL_SCALE_QUERIES = {"nuclei": 100}  # instead of 20: an image has some thirty nuclei, a few have over a hundred
 
 # The sizes that all small models share: backbone (bottlenecks a stage, planes of the first stage, no pooling in the
 # stem: at 128 pixels stride 32 would leave 4 x 4 clusters for up to twelve segments), transformer and C_F of the
@@ -126,9 +127,24 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
     }
     if scale == "small":
         defaults |= SMALL_SCALE_FACTORS[method]
+        defaults["num_queries"] = SMALL_SCALE_QUERIES.get(dataset, defaults["num_queries"])
     else:
         defaults |= _paper_factors(method, backbone, dataset, factors.get("transformer_decoder", "masked"))
     return Experiment(method, backbone, dataset, scale, **(defaults | factors))
+
+
+def factor_sources(experiment: Experiment) -> dict[str, str]:
+    """Where the default of each factor comes from, by name of the factor ("3.1": section of the paper)."""
+    small, own = experiment.scale == "small", not experiment.method.startswith("hcformer")
+    sizes = "ours: small scale" if small else "its paper's configuration" if own else None
+    return {
+        "hierarchical_level": "none: the method has no clustering modules" if own else "paper 3.1",
+        "decoder_layers": sizes or "paper 3.1: 8; reference configuration: 9 on Cityscapes and with standard decoder",
+        "num_queries": sizes or "paper D.1, D.2: 100, 200 with Swin-L on COCO",
+        "downsampling": "not replaced" if experiment.downsampling == "conv" else "paper 2.5: DCNv2 in ResNets",
+        "transformer_decoder": "its paper" if own else "paper 3.1",
+        "encoder_layers": sizes or "paper 2.5: six in HCFormer+, none in HCFormer",
+    }
 
 
 def _paper_factors(method: str, backbone: str, dataset: str, transformer_decoder: str) -> dict[str, int]:

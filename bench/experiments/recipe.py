@@ -1,22 +1,34 @@
-"""`Recipe`: how an experiment is trained and tested, one for a data set and scale; only the length may differ."""
+"""`Recipe`: how an experiment is trained and tested, one for a data set and scale, varied only as the paper does."""
 
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
+from bench.experiments.protocols import PROTOCOLS, variations
+
+CHOICES = {
+    "precision": ("float32", "bf16", "fp16"),
+    "optimiser": ("adamw", "sgd"),
+    "schedule": ("step", "poly"),
+    "resize_mode": ("scale", "shorter_side"),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Training and testing of one data set at one scale (section 3.1 and Appendix D of the paper).
 
-    At small scale every method gets the same recipe. At paper scale HCFormer+ and Swin-L get the paper's doubled
-    epochs (Appendix D); MaskFormer and Mask2Former get HCFormer's epochs (matched protocol), not their own papers'.
+    At small scale every method gets the same recipe. At paper scale HCFormer+ gets the paper's doubled iterations, on
+    COCO Swin-L too (Appendix D); MaskFormer and Mask2Former get HCFormer's (matched protocol), not their own papers'.
 
-    Sizes are pixels, (height, width). The learning rate is multiplied by `step_factor` at each of `step_fractions`
-    of `iterations`. `scale_range` is the range of random resizing before the crop; (1, 1) means none. At test time
-    the shorter side becomes `test_shorter_side` and the longer at most `test_longer_side`; None keeps the size.
+    Sizes are pixels, (height, width). `schedule` "step": the learning rate is multiplied by `step_factor` at each of
+    `step_fractions` of `iterations`; "poly": by (1 - iteration / iterations) ** `poly_power`. `scale_range` is the
+    range of random resizing before the crop: times the size that fits into the crop (`resize_mode` "scale") or, with
+    "shorter_side", of the shorter side in units of the crop's shorter side. `colour_jitter` is SSD's. `drop_path` is
+    the largest rate of stochastic depth in the backbone. At test time the shorter side becomes `test_shorter_side`
+    and the longer at most `test_longer_side`; None keeps the size.
+    Raises ValueError for an unknown precision, optimiser, schedule or resize mode.
     """
 
     iterations: int
@@ -29,7 +41,7 @@ class Recipe:
     scale_range: tuple[float, float]
     test_shorter_side: int | None
     test_longer_side: int | None
-    precision: str  # "float32" or "amp"
+    precision: str
     offset_multiplier: float = 0.1  # of the zero-initialised offset convolutions of DCNv2, at every scale
     weight_decay: float = 0.05
     clip_norm: float = 0.01
@@ -41,7 +53,20 @@ class Recipe:
     no_object_weight: float = 0.1
     scale_regularisation: float = 0.1
     pretrained: bool = False  # start from the backbone's ImageNet weights
+    optimiser: str = "adamw"
+    momentum: float = 0.9  # of SGD
+    schedule: str = "step"
+    poly_power: float = 0.9
+    resize_mode: str = "scale"
+    colour_jitter: bool = False
+    drop_path: float = 0.0
+    activation_checkpointing: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self):
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} of a recipe is one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     @property
     def hash(self) -> str:
@@ -63,68 +88,34 @@ def recipe_hash(values: dict) -> str:
     return content_hash({name: v for name, v in kept.items() if name not in defaults or v != defaults[name]})
 
 
-# Shorter and longer side of a test image by data set (Appendix D); None: its own size.
-TEST_SIDES: dict[str, tuple[int | None, int | None]] = {
-    "coco_panoptic": (800, 1333),
-    "coco_instance": (800, 1333),
-    "ade20k": (512, 2048),
-    "cityscapes": (1024, 2048),
-    "synthetic_panoptic": (None, None),
-}
-
 RECIPES: dict[tuple[str, str], Recipe] = {
-    # For minutes on two cores. Nothing is pretrained, so the backbone learns at the full rate. Crops of 96 pixels at
-    # the images' own size (their 128 pixels are 4/3 of the crop): more steps in the same time.
-    ("synthetic_panoptic", "small"): Recipe(
-        iterations=450,
-        batch_size=8,
-        learning_rate=1e-3,
-        backbone_multiplier=1.0,
-        step_fractions=(0.9, 0.95),
-        num_points=512,
-        crop_size=(96, 96),
-        scale_range=(4 / 3, 4 / 3),
-        test_shorter_side=TEST_SIDES["synthetic_panoptic"][0],
-        test_longer_side=TEST_SIDES["synthetic_panoptic"][1],
-        precision="float32",
-    ),
-    # 50 epochs of 16 images. The steps are those of the reference configuration (0.889, 0.963); the paper says
-    # 0.9 and 0.95.
-    ("coco_panoptic", "paper"): Recipe(
-        iterations=368_750,
-        batch_size=16,
-        learning_rate=1e-4,
-        backbone_multiplier=0.1,
-        step_fractions=(327_778 / 368_750, 355_092 / 368_750),
-        num_points=12_544,
-        crop_size=(1024, 1024),
-        scale_range=(0.1, 2.0),
-        test_shorter_side=TEST_SIDES["coco_panoptic"][0],
-        test_longer_side=TEST_SIDES["coco_panoptic"][1],
-        precision="amp",
-        pretrained=True,
-    ),
+    pair: Recipe(**{name: entry.value for name, entry in values.items()}) for pair, values in PROTOCOLS.items()
 }
-
-
-def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:
-    """Shorter side of a test image and the most its longer side may be, in pixels; (None, None) keeps the size."""
-    if experiment.dataset == "ade20k" and experiment.backbone == "swin_l":
-        return 640, 2560
-    return TEST_SIDES[experiment.dataset]
 
 
 def recipe_for(experiment: Experiment) -> Recipe:
-    """The recipe of an experiment: that of its data set and scale, at paper scale with the method's epochs.
+    """The recipe of an experiment: that of its data set and scale, at paper scale varied as the paper does.
 
-    HCFormer+ and Swin-L each double them (see `Recipe`). Raises BenchError where none is defined.
+    Raises BenchError where none is defined.
     """
     pair = (experiment.dataset, experiment.scale)
     if pair not in RECIPES:
         known = "; ".join(f"{dataset} at scale {scale}" for dataset, scale in sorted(RECIPES))
         raise BenchError(f"no recipe for {pair[0]} at scale {pair[1]}: there are {known}")
     recipe = RECIPES[pair]
-    if experiment.scale == "paper":
-        factor = (2 if experiment.method == "hcformer+" else 1) * (2 if experiment.backbone == "swin_l" else 1)
-        recipe = replace(recipe, iterations=recipe.iterations * factor)
-    return recipe
+    varied = variations(*pair, experiment.method, experiment.backbone, recipe.iterations)
+    return replace(recipe, **{name: entry.value for name, entry in varied.items()})
+
+
+def sources_for(experiment: Experiment) -> dict[str, str]:
+    """Where each value of `recipe_for(experiment)` comes from, by field; BenchError where there is no recipe."""
+    iterations = recipe_for(experiment).iterations
+    pair = (experiment.dataset, experiment.scale)
+    values = PROTOCOLS[pair] | variations(*pair, experiment.method, experiment.backbone, iterations)
+    return {name: entry.source for name, entry in values.items()}
+
+
+def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:
+    """Shorter side of a test image and the most its longer side may be, in pixels; (None, None) keeps the size."""
+    recipe = recipe_for(experiment)
+    return recipe.test_shorter_side, recipe.test_longer_side

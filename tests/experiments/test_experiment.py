@@ -43,6 +43,15 @@ def test_small_scale_and_round_trip(method):
     assert small.key != experiment(method, "r50", *COCO).key
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_small_scale_has_queries_for_the_objects_of_an_image(method):
+    queries = {
+        d: experiment(method, "small", d, "small").num_queries for d in ("synthetic_panoptic", "camvid", "nuclei")
+    }
+    assert queries == {"synthetic_panoptic": 20, "camvid": 20, "nuclei": 100}
+    assert experiment(method, "small", "nuclei", "small", num_queries=7).num_queries == 7
+
+
 def test_factors_a_method_lacks_do_not_distinguish():
     plain = experiment("maskformer", "r50", *COCO)
     odd = experiment("maskformer", "r50", *COCO, hierarchical_level=2, transformer_decoder="masked")

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import get_table
+from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments.tables import row_names
 from bench.report.published import load_published
 
 METRICS = ("PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan", "params", "flops")
@@ -66,3 +67,38 @@ def test_measurements():
 def test_unknown_table_names_the_nearest():
     with pytest.raises(BenchError, match="unknown table 'tabel1': did you mean 'table1'"):
         get_table("tabel1")
+
+
+def test_rows_by_name():
+    table = get_table("table1")
+    assert find_row("table1/hcformer-r50") == table.rows[4].experiment
+    assert find_row("table1/hcformer+-swin_l") == table.rows[15].experiment
+    assert find_row("table1/hcformer-small") == table.small_rows[2].experiment
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+def test_every_row_has_one_name(table):
+    names = row_names(table)
+    built = {row.experiment for row in (*table.rows, *table.small_rows) if row.experiment}
+    assert set(names.values()) == built and len(names) == len(built)
+    assert all(find_row(f"{table.name}/{name}") == e for name, e in names.items())
+
+
+def test_rows_of_several_data_sets_are_named_apart():
+    for dataset in ("camvid", "nuclei"):
+        assert find_row(f"small_real/hcformer-small-{dataset}") == experiment("hcformer", "small", dataset, "small")
+    with pytest.raises(BenchError, match="unknown row of small_real 'hcformer-small': did you mean 'hcformer-small-"):
+        find_row("small_real/hcformer-small")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("table1/hcformer-r500", "unknown row of table1 'hcformer-r500': did you mean 'hcformer-r50'"),
+        ("table1", "'table1' names no row of a table: write TABLE/METHOD-BACKBONE"),
+        ("tabel1/hcformer-r50", "unknown table 'tabel1': did you mean 'table1'"),
+    ],
+)
+def test_unknown_row(name, message):
+    with pytest.raises(BenchError, match=message):
+        find_row(name)

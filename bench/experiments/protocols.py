@@ -1,0 +1,170 @@
+"""The values of every recipe, each with its source: plain data, from which `bench.experiments.recipe` is filled.
+
+A source is a section of the paper ("D.1": appendix D.1), a released configuration that made the paper's numbers, or
+"ours: reason". Mask2Former's configurations count as the paper's, which follows them where it says nothing (section
+3.1, appendix D).
+"""
+
+from typing import NamedTuple
+
+
+class Value(NamedTuple):
+    """A value of a recipe and where it comes from."""
+
+    value: object
+    source: str
+
+
+Values = dict[str, Value]
+
+FOLLOWED = "Mask2Former's configuration"
+UNUSED_MOMENTUM = Value(0.9, "not used: AdamW has none")
+
+# Of every data set at paper scale.
+_PAPER: Values = {
+    "batch_size": Value(16, "paper D.1, D.2"),
+    "optimiser": Value("adamw", "paper D.1, D.2"),
+    "momentum": UNUSED_MOMENTUM,
+    "learning_rate": Value(1e-4, "paper D.1, D.2"),
+    "backbone_multiplier": Value(
+        0.1, "paper D.1, D.2; clustering modules, scales and encoder: reference configuration"
+    ),
+    "offset_multiplier": Value(0.1, "reference configuration: DCNv2's offsets learn with the backbone"),
+    "weight_decay": Value(0.05, f"paper D.1, D.2; 0 for norms, embeddings, relative position biases: {FOLLOWED}"),
+    "clip_norm": Value(0.01, f"norm of the whole model's gradient: {FOLLOWED}"),
+    "class_weight": Value(2.0, "paper 3.1"),
+    "mask_weight": Value(5.0, "paper 3.1"),
+    "dice_weight": Value(5.0, "paper 3.1"),
+    "no_object_weight": Value(0.1, "reference configuration"),
+    "scale_regularisation": Value(0.1, "paper 3.1; absolute value of the sum of the scales: reference configuration"),
+    "num_points": Value(12_544, "reference configuration; paper 3.1: points as in Mask2Former"),
+    "precision": Value("bf16", f"mixed precision: {FOLLOWED}; bf16 is ours: it needs no loss scaling"),
+    "pretrained": Value(True, "reference configuration: ImageNet weights, torchvision's V1 for ResNets"),
+    "drop_path": Value(0.0, "not used: ResNets have none"),
+    "activation_checkpointing": Value(False, "ours: only Swin-L needs it"),
+    "seeds": Value((0, 1, 2), "ours: median and range of three"),
+}
+
+_COCO: Values = _PAPER | {
+    "iterations": Value(368_750, "paper D.1: 50 epochs; reference configuration"),
+    "schedule": Value("step", "paper D.1"),
+    "step_fractions": Value(
+        (327_778 / 368_750, 355_092 / 368_750),
+        "reference configuration: 327778 and 355092 of 368750; paper D.1 says 0.9, 0.95",
+    ),
+    "step_factor": Value(0.1, "paper D.1"),
+    "poly_power": Value(0.9, "not used: the schedule is step"),
+    "warmup_iterations": Value(10, "reference configuration"),
+    "crop_size": Value((1024, 1024), FOLLOWED),
+    "resize_mode": Value("scale", f"large-scale jitter: {FOLLOWED}"),
+    "scale_range": Value((0.1, 2.0), FOLLOWED),
+    "colour_jitter": Value(False, FOLLOWED),
+    "test_shorter_side": Value(800, "paper D.1"),
+    "test_longer_side": Value(1333, "paper D.1"),
+}
+
+_SEMANTIC: Values = _PAPER | {
+    "schedule": Value("poly", "paper D.2"),
+    "poly_power": Value(0.9, FOLLOWED),
+    "step_fractions": Value((), "not used: the schedule is poly"),
+    "step_factor": Value(0.1, "not used: the schedule is poly"),
+    "warmup_iterations": Value(0, FOLLOWED),
+    "resize_mode": Value("shorter_side", FOLLOWED),
+    "colour_jitter": Value(True, f"paper D.2; SSD's: {FOLLOWED}"),
+}
+
+_ADE20K: Values = _SEMANTIC | {
+    "iterations": Value(160_000, "paper D.2"),
+    "crop_size": Value((512, 512), "paper D.2"),
+    "scale_range": Value((0.5, 2.0), "paper D.2, times the crop; there in steps of 0.1, here uniform"),
+    "test_shorter_side": Value(512, FOLLOWED),
+    "test_longer_side": Value(2048, FOLLOWED),
+}
+
+_CITYSCAPES: Values = _SEMANTIC | {
+    "iterations": Value(90_000, "paper D.2"),
+    "crop_size": Value((512, 1024), "paper D.2"),
+    "scale_range": Value(
+        (1.0, 4.0),
+        "paper D.2: 0.5 to 2.0 times the image, whose shorter side of 1024 is twice the crop's 512; "
+        "Mask2Former's configuration has steps of 0.1, here it is uniform",
+    ),
+    "test_shorter_side": Value(1024, FOLLOWED),
+    "test_longer_side": Value(2048, FOLLOWED),
+}
+
+# Of every data set at small scale: for minutes on two cores, from random weights.
+_SAME = "as at paper scale"
+_SMALL: Values = _PAPER | {
+    "batch_size": Value(8, "ours: fits the time"),
+    "learning_rate": Value(1e-3, "ours: short training from scratch"),
+    "backbone_multiplier": Value(1.0, "ours: nothing is pretrained, so the backbone learns at the full rate"),
+    "schedule": Value("step", f"{_SAME} on COCO"),
+    "step_fractions": Value((0.9, 0.95), "paper D.1"),
+    "step_factor": Value(0.1, "paper D.1"),
+    "poly_power": Value(0.9, "not used: the schedule is step"),
+    "warmup_iterations": Value(10, f"{_SAME} on COCO"),
+    "num_points": Value(512, "ours: in proportion to the crop"),
+    "test_shorter_side": Value(None, "ours: the images' own size"),
+    "test_longer_side": Value(None, "ours: the images' own size"),
+    "precision": Value("float32", "ours: CPUs"),
+    "pretrained": Value(False, "ours: the small backbone has no ImageNet weights"),
+    "drop_path": Value(0.0, "ours: the small backbone is a ResNet"),
+    "activation_checkpointing": Value(False, "ours: memory is no limit"),
+}
+
+_SYNTHETIC: Values = _SMALL | {
+    "iterations": Value(450, "ours: a minute or two"),
+    "crop_size": Value((96, 96), "ours: more steps in the same time"),
+    "resize_mode": Value("scale", "ours: the images' own size"),
+    "scale_range": Value((4 / 3, 4 / 3), "ours: the images' own size, 128 pixels"),
+    "colour_jitter": Value(False, "ours: the scenes' colours vary already"),
+}
+
+_CAMVID: Values = _SMALL | {
+    "iterations": Value(600, "ours: 13 epochs, about five minutes of one core"),
+    "crop_size": Value((96, 128), "ours: more steps in the same time, the images' aspect"),
+    "resize_mode": Value("shorter_side", "as on Cityscapes"),
+    "scale_range": Value((1.40625, 2.8125), "ours: shorter side 135 to 270 pixels, 0.75 to 1.5 times the images'"),
+    "colour_jitter": Value(True, "as on Cityscapes"),
+}
+
+_NUCLEI: Values = _SMALL | {
+    "iterations": Value(500, "ours: 11 epochs, about five minutes of one core"),
+    "crop_size": Value((96, 96), "ours: more steps in the same time"),
+    "resize_mode": Value("shorter_side", "ours: the images have one shorter side, 256 pixels"),
+    "scale_range": Value((2.0, 4.0), "ours: shorter side 192 to 384 pixels, 0.75 to 1.5 times the images'"),
+    "colour_jitter": Value(False, "ours: added brightness would drown dark nuclei"),
+}
+
+PROTOCOLS: dict[tuple[str, str], Values] = {
+    ("synthetic_panoptic", "small"): _SYNTHETIC,
+    ("camvid", "small"): _CAMVID,
+    ("nuclei", "small"): _NUCLEI,
+    ("coco_panoptic", "paper"): _COCO,
+    ("coco_instance", "paper"): _COCO,
+    ("ade20k", "paper"): _ADE20K,
+    ("cityscapes", "paper"): _CITYSCAPES,
+}
+
+
+def variations(dataset: str, scale: str, method: str, backbone: str, iterations: int) -> Values:
+    """What differs from the data set's protocol of `iterations` for one method and backbone, as the paper varies it."""
+    if scale != "paper":
+        return {}
+    coco, changed = dataset.startswith("coco"), {}
+    doubled = [name for name, is_so in (("HCFormer+", method == "hcformer+"),
+                                        ("Swin-L", backbone == "swin_l" and coco)) if is_so]  # fmt: skip
+    if doubled:
+        source = f"paper {'D.1' if coco else 'D.2'}: doubled for {' and again for '.join(doubled)}"
+        changed["iterations"] = Value(iterations * 2 ** len(doubled), source)
+    if backbone.startswith("swin"):
+        changed["drop_path"] = Value(0.3, FOLLOWED)
+        changed["pretrained"] = Value(True, "reference configuration: ImageNet weights of Swin's authors")
+    if backbone == "swin_l":
+        changed["activation_checkpointing"] = Value(True, "ours: memory; the numbers stay the same")
+        if dataset == "ade20k":
+            changed["crop_size"] = Value((640, 640), "paper table 3")
+            changed["test_shorter_side"] = Value(640, "Mask2Former's configuration of Swin-L")
+            changed["test_longer_side"] = Value(2560, "Mask2Former's configuration of Swin-L")
+    return changed

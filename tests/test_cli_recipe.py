@@ -1,0 +1,62 @@
+"""`bench recipe show` as a user types it."""
+
+from dataclasses import fields
+
+import pytest
+
+from bench.experiments import TABLES, Recipe
+from bench.experiments.tables import row_names
+from tests.conftest import mistake
+
+ROWS = [f"{table.name}/{name}" for table in TABLES.values() for name in row_names(table)]
+
+
+def _table(out: str) -> dict[str, list[str]]:
+    """Printed lines by their first word."""
+    return {line.split()[0]: line.split() for line in out.splitlines() if line and not line.startswith(" ")}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_prints_every_field_within_120_columns(bench, row):
+    code, out, errors = bench("recipe", "show", row)
+    assert (code, errors) == (0, "")
+    assert all(len(line) <= 120 for line in out.splitlines())
+    printed = _table(out)
+    for field in fields(Recipe):
+        assert len(printed[field.name]) >= 3, f"{field.name} needs a value and a source"
+    assert {"decoder_layers", "num_queries", "oversampling", "importance", "flip", "pixel_mean"} <= set(printed)
+
+
+def test_values_of_the_issues_example(bench):
+    _, out, _ = bench("recipe", "show", "table1/hcformer-r50")
+    printed = _table(out)
+    assert printed["learning_rate"][1:4] == ["0.0001", "paper", "D.1,"]
+    assert printed["iterations"][1:4] == ["368750", "paper", "D.1:"]
+    assert printed["oversampling"][1] == "3" and printed["importance"][1] == "0.75"
+    assert printed["num_points"][1] == "12544" and printed["clip_norm"][1] == "0.01"
+    assert "327778 and 355092 of 368750" in out
+    lines = out.splitlines()
+    column = next(line.index("source") for line in lines if line.startswith("field"))
+    rows = [
+        line for line in lines if line.split(" ")[0] in ("batch_size", "weight_decay", "schedule", "test_longer_side")
+    ]
+    assert [line[column - 2 : column + 9] for line in rows] == ["  paper D.1"] * 4  # aligned
+
+
+def test_methods_differ_only_as_the_paper_varies_them(bench):
+    plain = bench("recipe", "show", "table1/hcformer-r50")[1].splitlines()[1:]
+    plus = bench("recipe", "show", "table1/hcformer+-r50")[1].splitlines()[1:]
+    changed = {line.split()[0] for line in set(plain) ^ set(plus) if line.strip()}
+    assert changed == {"encoder_layers", "iterations"}
+
+
+def test_mistakes_name_the_remedy(bench):
+    mistake(bench("recipe", "show", "table1/hcformer-r51"), "unknown row of table1", "did you mean 'hcformer-r50'?")
+    mistake(bench("recipe", "show", "tabel1/hcformer-r50"), "unknown table 'tabel1'", "did you mean 'table1'?")
+    mistake(bench("recipe", "show", "hcformer-r50"), "TABLE/METHOD-BACKBONE", "table1/hcformer-r50")
+    mistake(bench("recipe", "show", "table1/"), "unknown row of table1")
+
+
+def test_help_names_the_command(bench):
+    _, out, errors = bench("recipe", "--help")
+    assert "show" in out + errors
