@@ -1,15 +1,17 @@
 """Accuracy of a checkpoint that somebody else trained: evaluated here, nothing is trained."""
 
+import shutil
 import time
 from pathlib import Path
 
 import torch
 
-from bench.accuracy import Progress, evaluate, percentages
-from bench.data.coco import fingerprint
-from bench.data.registry import dataset_root, get_dataset_info, open_split
+from bench.accuracy import PREDICTIONS, Progress, evaluate, percentages
+from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.image_log import ImageLog
+from bench.evaluation.postprocess import POST_PROCESSING
+from bench.evaluation.predictions import PredictionWriter
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from bench.experiments.recipe import test_resizing
 from bench.profiling.complexity import count_parameters
@@ -20,11 +22,6 @@ from bench.weights.load import open_weights
 from models.clustering import fast_form, use_form
 
 LOG = "images.jsonl"
-# The text changes with every change of what is made of a prediction: it decides whether an evaluation goes on.
-POST_PROCESSING = (
-    "version 1: masks at the image's original size before anything is decided; panoptic: class probability above 0.8, "
-    "at least 0.8 of its mask won; instances: the 100 best pairs of query and class; semantic: argmax"
-)
 
 
 def is_done(store: Store, experiment: Experiment, weights: Path) -> bool:
@@ -47,12 +44,14 @@ def is_done(store: Store, experiment: Experiment, weights: Path) -> bool:
 def measure_released(
     experiment: Experiment, weights: Path, folder: Path, data_root: Path | None, progress: Progress
 ) -> tuple[dict[str, dict], dict]:
-    """Metrics and details of a record. Works on the validation split, with a log in `folder` to go on from.
+    """Metrics and details of a record, on the data set's split for results, with a log in `folder` to go on from.
+
+    The predictions are saved in `folder` too (`bench score` reads them).
 
     Raises BenchError where the file is not of this experiment, and for missing or broken data.
     """
     info = get_dataset_info(experiment.dataset)
-    val_set = open_split(experiment.dataset, "val", data_root)
+    val_set = open_split(experiment.dataset, info.eval_split, data_root)
     opened = open_weights(weights, **experiment.to_dict())
     model, facts = opened.build(), opened.facts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,8 +64,9 @@ def measure_released(
         "test_shorter_side": resizing[0],
         "test_longer_side": resizing[1],
         "val_images": len(val_set),
-        "official_images": info.val_images,
-        "val_fingerprint": fingerprint(dataset_root(experiment.dataset, data_root), info.val_split),
+        "official_images": info.images.get(info.eval_split),
+        "val_split": info.eval_split,
+        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
         "device": str(device),
         "post_processing": POST_PROCESSING,
     }
@@ -77,7 +77,8 @@ def measure_released(
         progress(done, count, f"evaluated {done}/{count}")
 
     begun = time.monotonic()
-    metrics = percentages(evaluate(model, resizing, val_set, on_image, log), len(val_set))
+    predictions = _prediction_writer(folder / PREDICTIONS, experiment, facts["sha256"], val_set)
+    metrics = percentages(evaluate(model, resizing, val_set, on_image, log, predictions), len(val_set))
     seconds = log.seconds + time.monotonic() - begun
     metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
     details |= {
@@ -86,3 +87,17 @@ def measure_released(
         "parameters": count_parameters(model),
     }
     return metrics, details
+
+
+def _prediction_writer(folder: Path, experiment: Experiment, digest: str, dataset) -> PredictionWriter:
+    identity = {
+        "dataset": experiment.dataset,
+        "split": dataset.split,
+        "model": f"{experiment.key} weights {digest}",
+        "post_processing": POST_PROCESSING,
+    }
+    try:
+        return PredictionWriter(folder, dataset, identity)
+    except BenchError:  # of other weights or another post-processing: the record of those is to be replaced
+        shutil.rmtree(folder, ignore_errors=True)
+    return PredictionWriter(folder, dataset, identity)

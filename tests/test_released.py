@@ -14,9 +14,13 @@ from safetensors.torch import save_file
 from bench import jobs, released
 from bench.accuracy import evaluate
 from bench.data import synthetic
-from bench.data.registry import open_split
+from bench.data.layouts import synthesize
+from bench.data.registry import get_dataset_info, open_split
 from bench.errors import BenchError
+from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
+from bench.evaluation.postprocess import POST_PROCESSING
+from bench.evaluation.saved import SavedPredictions
 from bench.experiments import experiment
 from bench.jobs import Job, Reporter
 from bench.records import Store
@@ -233,6 +237,44 @@ def test_file_of_another_experiment_is_refused(tmp_path, cache, converted):
     job = replace(job_of(Store(tmp_path / "store"), converted[0]), experiments=(replace(WHAT, num_queries=9),))
     with pytest.raises(BenchError, match=r"^(?!.*\n).*converted.safetensors has num queries 8"):
         jobs.run_job(job, Reporter())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metrics"),
+    [
+        ("coco_instance", ("AP", "AP_boundary")),
+        ("ade20k", ("mIoU", "pixel_accuracy")),
+        ("cityscapes", ("mIoU", "pixel_accuracy")),
+    ],
+)
+def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
+    """Metrics of the task, on the data set's split for results; the saved predictions give them again."""
+    monkeypatch.setattr(released, "test_resizing", lambda _: (128, 256))
+    synthesize(dataset, tmp_path / "data", images=2)
+    what = experiment("hcformer", "small", dataset, "small", decoder_layers=1, num_queries=8)
+    model = build_model(what, seed=5).eval()
+    facts = {"source": "hub.bin", "source_sha256": "ab" * 32, "format": "some format", "content": "model"}
+    path, store = tmp_path / "converted.safetensors", Store(tmp_path / "store")
+    save_file(model.state_dict(), path, pack(facts | {"experiment": what.to_dict()}))
+    job = Job("released", (what,), str(store.path), weights=str(path), data_root=str(tmp_path / "data"))
+    jobs.run_job(job, Reporter())
+    record = store.get(what, "released")
+    assert set(metrics) <= set(record.metrics) and all(record.metrics[name]["n"] == 2 for name in metrics)
+    assert (record.details["val_images"], record.details["val_split"]) == (2, get_dataset_info(dataset).val_split)
+    assert record.details["post_processing"] == POST_PROCESSING
+
+    val_set = open_split(dataset, "val", tmp_path / "data")
+    evaluator = make_evaluator(val_set)
+    predictions = SavedPredictions(store.scratch_dir(what, "released") / "predictions", val_set)
+    for image in val_set.images:
+        evaluator.take(evaluator.measure_prediction(predictions.of(image)))
+    found = evaluator.compute()
+    assert {name: record.metrics[name]["value"] for name in metrics} == {name: found[name] for name in metrics}
+    assert digest_of(path) in predictions.facts["model"]
+
+
+def digest_of(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
 
 
 # The log

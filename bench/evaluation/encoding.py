@@ -1,4 +1,6 @@
-"""Segments, true or predicted, in the forms that the metrics want: class labels and COCO annotations with RLE."""
+"""Segments and masks, true or predicted, in the forms that the metrics want: class labels and COCO's run lengths."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as rle_codec
@@ -6,12 +8,12 @@ from pycocotools import mask as rle_codec
 VOID = -1  # label of pixels without ground truth
 
 
-def label_map(segment_ids: np.ndarray, segments: list[dict], class_index: dict[int, int]) -> np.ndarray:
+def label_map(segment_ids: np.ndarray, segments: Sequence[Mapping], class_index: Mapping[int, int]) -> np.ndarray:
     """Contiguous class labels int64 [H, W], `VOID` where no segment lies. Crowd segments have their class."""
-    labels = np.full(segment_ids.shape, VOID, dtype=np.int64)
-    for segment in segments:
-        labels[segment_ids == segment["id"]] = class_index[segment["category_id"]]
-    return labels
+    _, lengths, values = _runs(segment_ids)
+    classes = {segment["id"]: class_index[segment["category_id"]] for segment in segments}
+    labels = np.array([classes.get(value, VOID) for value in values.tolist()], dtype=np.int64)
+    return np.repeat(labels, lengths).reshape(segment_ids.shape[::-1]).T
 
 
 def encode_masks(masks: np.ndarray) -> list[dict]:
@@ -20,14 +22,31 @@ def encode_masks(masks: np.ndarray) -> list[dict]:
         return []
     # The encoder reads columns: [N, W, H] in C order is [H, W, N] in Fortran order, without a second copy.
     columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8).T
-    encoded = rle_codec.encode(columns)
-    return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode()} for rle in encoded]
+    return [_json_ready(rle) for rle in rle_codec.encode(columns)]
 
 
-def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: list[dict]) -> list[dict]:
+def encode_segments(segment_ids: np.ndarray, wanted: Sequence[int]) -> list[dict]:
+    """`encode_masks` of `segment_ids == id` for each wanted id, in one pass over the map [H, W]."""
+    starts, lengths, values = _runs(segment_ids)
+    order = np.argsort(values, kind="stable")  # so that the runs of one segment stay in their order
+    sorted_values = values[order]
+    ids = np.array(wanted, dtype=np.int64)
+    firsts, ends = np.searchsorted(sorted_values, ids), np.searchsorted(sorted_values, ids, side="right")
+    height, width = segment_ids.shape
+    raw = []
+    for first, end in zip(firsts, ends, strict=True):
+        runs = order[first:end]
+        edges = np.empty(2 * len(runs) + 2, dtype=np.int64)
+        edges[0], edges[-1] = 0, segment_ids.size
+        edges[1:-1:2], edges[2:-1:2] = starts[runs], starts[runs] + lengths[runs]
+        counts = np.diff(edges)
+        raw.append({"size": [height, width], "counts": (counts if counts[-1] else counts[:-1]).tolist()})
+    return [_json_ready(rle) for rle in rle_codec.frPyObjects(raw, height, width)] if raw else []
+
+
+def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: Sequence[Mapping]) -> list[dict]:
     """One COCO annotation with RLE per segment (`id` left to the caller); segments need `id` and `category_id`."""
-    ids = np.array([segment["id"] for segment in segments], dtype=segment_ids.dtype)
-    masks = encode_masks(segment_ids[None] == ids[:, None, None])
+    masks = encode_segments(segment_ids, [segment["id"] for segment in segments])
     return [
         {
             "image_id": image_id,
@@ -39,3 +58,65 @@ def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: list[d
         }
         for segment, rle in zip(segments, masks, strict=True)
     ]
+
+
+def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
+    """A COCO segmentation (polygons, plain run lengths or their string) of an image of `size` (H, W) as `encode_masks`.
+
+    Raises ValueError for anything else, and for run lengths that do not fill the image exactly: decoders trust them.
+    """
+    height, width = size
+    if isinstance(segmentation, list):
+        polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
+        if not polygons or any(p.ndim != 1 or len(p) < 6 or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
+            raise ValueError("a polygon needs three points or more")
+        # Far outside the image, points would only cost memory.
+        limit = 4.0 * max(size)
+        parts = [np.clip(polygon, -limit, limit).tolist() for polygon in polygons]
+        return _json_ready(rle_codec.merge(rle_codec.frPyObjects(parts, height, width)))
+    if not isinstance(segmentation, dict) or list(segmentation.get("size") or ()) != [height, width]:
+        raise ValueError(f"no polygons and no run lengths of a {width}x{height} image")
+    counts = segmentation.get("counts")
+    lengths = _run_lengths(counts)
+    if len(lengths) == 0 or (lengths < 0).any() or lengths.sum() != height * width:
+        raise ValueError(f"run lengths that do not fill a {width}x{height} image")
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    return _json_ready(rle_codec.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width))
+
+
+def _run_lengths(counts: object) -> np.ndarray:
+    """Run lengths int64 of COCO's list or string: five bits a character, lowest first, 32 says that more follow, the
+    last one's 16 is the sign; from the fourth on a number is the difference to the one two before it.
+    """
+    if isinstance(counts, list):
+        if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
+            raise ValueError("run lengths that are no counts")
+        return np.array(counts, dtype=np.int64)
+    if not isinstance(counts, str) or not counts.isascii():
+        raise ValueError("run lengths that are no text")
+    bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((bits & 32) == 0)
+    if len(bits) == 0 or bits.min() < 0 or bits.max() > 63 or len(ends) == 0 or ends[-1] != len(bits) - 1:
+        raise ValueError("run lengths that are no run lengths")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts + 1
+    if sizes.max() > 7:
+        raise ValueError("run lengths that are too long")
+    places = np.arange(len(bits)) - np.repeat(starts, sizes)
+    numbers = np.add.reduceat((bits & 31) << (5 * places), starts)
+    numbers -= np.where(bits[ends] & 16, np.int64(1) << (5 * sizes), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def _runs(segment_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, lengths and values of the runs of equal ids [H, W], columns from left to right, each from the top."""
+    flat = segment_ids.T.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    return starts, np.diff(starts, append=flat.size), flat[starts]
+
+
+def _json_ready(rle: dict) -> dict:
+    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode()}

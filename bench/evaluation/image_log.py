@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class ImageLog:
-    """A file of JSON lines: the identity of the evaluation, then what `PanopticEvaluator.measure` said of each image.
+    """A file of JSON lines: the identity of the evaluation, then what an evaluator measured of each image.
 
     identity: plain JSON facts that decide the result. A file of another identity is begun anew. One process at a
     time. seconds, images: of the evaluation's earlier parts, known when `replay` has ended.

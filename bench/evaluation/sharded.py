@@ -1,0 +1,86 @@
+"""An evaluation that several processes share and that may be stopped: every process keeps a log of its images."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.evaluation.base import Evaluator, Prediction
+from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.image_log import ImageLog
+from bench.evaluation.predictions import PredictionWriter
+from bench.training.distributed import Stopped, World
+
+LOGS = "images-*.jsonl"
+
+
+def evaluate_shared(
+    predict: Callable[[Evaluator, int], Prediction],
+    dataset,
+    folder: Path,
+    identity: Mapping,
+    world: World,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+    predictions: PredictionWriter | None = None,
+) -> tuple[dict[str, float], float] | None:
+    """The metrics of the data set's task in percent, and the seconds of work; None in all processes but the first.
+
+    predict: the evaluator's `predict` for the image at an index. Of the images that are missing in the logs in
+    `folder`, each process takes every `world.size`-th; the logs may come from any number of processes. identity: plain
+    JSON facts that decide the result; logs of another are begun anew. Metrics do not depend on who measured what.
+    Raises Stopped when `stop` says so, between two images.
+    """
+    evaluator = make_evaluator(dataset)
+    positions = {image["id"]: i for i, image in enumerate(dataset.images)}
+    log, done = _resume(folder, identity, positions, world, predictions)
+    todo = torch.arange(len(dataset))[~done][world.rank :: world.size].tolist()
+    before = int(done.sum())
+    progress(before, len(dataset))
+    for number, index in enumerate(todo, start=1):
+        if stop():
+            raise Stopped
+        predicted = predict(evaluator, index)
+        if predictions is not None:
+            predictions.write(predicted)  # before the log, which says that all is done
+        log.append(evaluator.measure_prediction(predicted))
+        progress(min(len(dataset), before + number * world.size), len(dataset))  # the others are about as far
+    world.wait()
+    if not world.is_main:
+        return None
+    logs = [ImageLog(path, identity) for path in sorted(folder.glob(LOGS))]
+    measured = {entry["image"]["id"]: entry for log in logs for entry in log.replay()}
+    for image_id in sorted(measured, key=positions.__getitem__):
+        evaluator.take(measured[image_id])
+    if predictions is not None:
+        predictions.finish()
+    return evaluator.compute(), sum(log.seconds for log in logs)
+
+
+def clear(folder: Path) -> None:
+    """Remove the logs of an earlier evaluation."""
+    for path in folder.glob(LOGS):
+        path.unlink()
+
+
+def _resume(
+    folder: Path, identity: Mapping, positions: Mapping[int, int], world: World, predictions: PredictionWriter | None
+) -> tuple[ImageLog, Tensor]:
+    """This process's log, ready to append to, and bool [images]: what all logs hold already."""
+    done = torch.zeros(len(positions), device=world.device)
+    own = ImageLog(folder / LOGS.replace("*", str(world.rank)), identity)
+    for log in [own, *(ImageLog(path, identity) for path in _unclaimed(folder, world))]:
+        for entry in log.replay():
+            image_id = entry["image"]["id"]
+            if predictions is None or predictions.has(image_id):
+                done[positions[image_id]] = 1
+    return own, world.sum(done).bool().cpu()
+
+
+def _unclaimed(folder: Path, world: World) -> Iterator[Path]:
+    """Logs of processes that are no more, this one's share of them."""
+    for path in sorted(folder.glob(LOGS)):
+        number = path.stem.partition("-")[2]
+        if number.isdigit() and int(number) >= world.size and int(number) % world.size == world.rank:
+            yield path
