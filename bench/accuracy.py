@@ -1,30 +1,38 @@
 """Accuracy of one experiment and seed: train by its recipe, then evaluate the last checkpoint."""
 
-import time
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from bench.data.coco import CocoPanoptic, fingerprint
-from bench.data.registry import dataset_root, get_dataset_info, open_split
+from bench.data.coco import Sample
+from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.data.transforms import preprocess, resize_image
+from bench.evaluation.base import Evaluator, Prediction
+from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.panoptic import PanopticEvaluator
-from bench.evaluation.postprocess import resize_masks
+from bench.evaluation.postprocess import POST_PROCESSING
+from bench.evaluation.predictions import PredictionWriter
+from bench.evaluation.sharded import clear, evaluate_shared
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
-from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import Recipe, recipe_for
 from bench.profiling.complexity import count_parameters
-from bench.training.engine import MEMORY_FORMAT, train
+from bench.training.batches import loading_processes
+from bench.training.distributed import World
+from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
+from bench.training.progress import StepReport
 from bench.weights.imagenet import load_imagenet
 from bench.zoo import build_model
 from models.clustering import fast_form, use_form
 
 EVALUATION_SHARE = 0.05  # of the progress bar
+PREDICTIONS = "predictions"
 Progress = Callable[[float, float, str], None]
+Resizing = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -37,50 +45,117 @@ class Accuracy:
 
 
 def measure_accuracy(
-    experiment: Experiment, seed: int, folder: Path, data_root: Path | None, progress: Progress
-) -> Accuracy:
-    """Train with the seed, checkpointing in `folder`, then evaluate on the validation split. Raises BenchError."""
+    experiment: Experiment, seed: int, folder: Path, data_root: Path | None, progress: Progress,
+    execution: Execution | None = None,
+) -> Accuracy | None:  # fmt: skip
+    """Train with the seed, with checkpoint and logs in `folder`, then evaluate the last state on the data set's split
+    for that, saving the predictions in `folder` too.
+
+    In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
+    `execution.stop` says so, with the work saved.
+    """
     recipe, info = recipe_for(experiment), get_dataset_info(experiment.dataset)
-    root = dataset_root(experiment.dataset, data_root)
+    execution = execution or Execution()
+    world = execution.world
+    execution = replace(execution, workers=0 if info.generated else loading_processes(world))
     train_set = open_split(experiment.dataset, "train", data_root)
-    val_set = open_split(experiment.dataset, "val", data_root)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(experiment, seed)
-    weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
-    model = model.to(device)
-    if experiment.scale == "paper":  # a short run would not earn back the compilation
-        use_form(model, fast_form(device))
+    val_set = open_split(experiment.dataset, info.eval_split, data_root)
+    model, weights = _build(experiment, seed, recipe, world)
+    if world.is_main and not (folder / CHECKPOINT).exists():
+        _forget_evaluation(folder)
+    world.wait()
     total = recipe.iterations / (1 - EVALUATION_SHARE)
 
-    def on_step(done: int, _: int, loss: float) -> None:
-        progress(done, total, f"step {done}/{recipe.iterations}, loss {loss:.1f}")
-
-    # The data set's fingerprint too: training never goes on with other data.
-    data = fingerprint(root, info.train_split)
-    identity = f"{experiment.key} seed {seed} recipe {content_hash(recipe.to_dict())} data {data}"
-    result = train(model, recipe, seed, train_set, folder, identity, on_step)
+    def on_step(report: StepReport) -> None:
+        progress(report.iteration, total, str(report))
 
     def on_image(done: int, count: int) -> None:
         progress(recipe.iterations + (total - recipe.iterations) * done / count, total, f"evaluated {done}/{count}")
 
-    begun = time.monotonic()
-    values = evaluate(model, (recipe.test_shorter_side, recipe.test_longer_side), val_set, on_image)
+    # The data set's fingerprint too: training never goes on with other data.
+    data = split_fingerprint(experiment.dataset, info.train_split, data_root)
+    precision = execution.precision or recipe.precision
+    identity = f"{experiment.key} seed {seed} recipe {recipe.hash} precision {precision} data {data}"
+    result = train(model, recipe, seed, train_set, folder, identity, on_step, execution)
+
+    evaluated = {
+        "training": identity,
+        "final_loss": result.final_loss,  # of another training on the same recipe it is another one
+        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
+        "post_processing": POST_PROCESSING,
+    }
+    resizing = recipe.test_shorter_side, recipe.test_longer_side
+    found = evaluate_shared(
+        lambda evaluator, index: predict_image(model, evaluator, val_set[index], resizing),
+        val_set, folder, evaluated, world, on_image, execution.stop,
+        _prediction_writer(folder, experiment, seed, val_set, world),
+    )  # fmt: skip
+    if found is None:
+        return None
+    values, seconds = found
     metrics = percentages(values, len(val_set))
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
-    metrics["evaluation_seconds"] = {"value": time.monotonic() - begun, "unit": "s", "n": len(val_set)}
+    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
     metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
     details = {
         "imagenet_weights": weights,
-        "device": str(device),
+        "device": str(world.device),
+        **execution.facts(recipe),
         "resumed": result.resumed,
         "train_images": len(train_set),
         "val_images": len(val_set),
+        "val_split": info.eval_split,
+        "official_images": info.images.get(info.eval_split),
         "train_fingerprint": data,
-        "val_fingerprint": fingerprint(root, info.val_split),
+        "val_fingerprint": evaluated["val_fingerprint"],
+        "post_processing": POST_PROCESSING,
         "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
         "parameters": count_parameters(model),
     }
     return Accuracy(metrics, recipe, details)
+
+
+def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:
+    """The model on its device, ready to be trained, and which ImageNet weights it starts from."""
+    model = build_model(experiment, seed, recipe.drop_path)
+    weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
+    model = model.to(world.device)
+    if experiment.scale == "paper":  # a short run would not earn back the compilation
+        use_form(model, fast_form(world.device))
+    return model, weights
+
+
+def _prediction_writer(folder: Path, experiment: Experiment, seed: int, dataset, world: World) -> PredictionWriter:
+    """Of all processes on the same folder, which the first one prepares."""
+    identity = {
+        "dataset": experiment.dataset,
+        "split": dataset.split,
+        "model": f"{experiment.key} seed {seed}",
+        "post_processing": POST_PROCESSING,
+    }
+    if not world.is_main:
+        world.wait()
+    writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
+    if world.is_main:
+        world.wait()
+    return writer
+
+
+def _forget_evaluation(folder: Path) -> None:
+    """Remove what the evaluation of an earlier training left."""
+    clear(folder)
+    shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
+
+
+@torch.inference_mode()
+def predict_image(model: nn.Module, evaluator: Evaluator, sample: Sample, resizing: Resizing) -> Prediction:
+    """What `model`, in evaluation mode, predicts for one image, as the evaluator counts it."""
+    model.eval()
+    image = resize_image(sample.image, *resizing)
+    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
+    output = model(batch)
+    sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
+    return evaluator.predict(sample.image_id, output.class_logits[0], output.mask_logits[0], sizes)
 
 
 def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
@@ -88,40 +163,39 @@ def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
     return {name: {"value": value, "unit": "%", "n": images} for name, value in values.items() if value == value}
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    resizing: tuple[int | None, int | None],
-    dataset: CocoPanoptic,
+    resizing: Resizing,
+    dataset: Dataset,
     progress: Callable[[int, int], None] | None = None,
     log: ImageLog | None = None,
+    predictions: PredictionWriter | None = None,
 ) -> dict[str, float]:
-    """PQ, PQ_th, PQ_st, AP_pan_th, mIoU_pan in percent, image by image.
+    """The metrics of the data set's task in percent, image by image; nan where there is nothing to average over.
 
     resizing: pixels of the shorter and at most of the longer side of a test image, None: as it is. With `log`, the
-    images that it holds are not evaluated again.
+    images that it holds are not evaluated again; with `predictions`, what is evaluated is saved there too, and images
+    of the log that were not saved are.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    evaluator = PanopticEvaluator(dataset)
+    evaluator = make_evaluator(dataset)
     for measured in log.replay() if log else ():
-        evaluator.take(measured)
+        image_id = measured["image"]["id"]
+        if not evaluator.has(image_id) and (predictions is None or predictions.has(image_id)):
+            evaluator.take(measured)
     if log and progress:
         progress(evaluator.num_images, len(dataset))
     for index in range(len(dataset)):
         if evaluator.has(dataset.images[index]["id"]):
             continue
-        sample = dataset[index]
-        image = resize_image(sample.image, *resizing)
-        batch = preprocess([image]).to(device, memory_format=MEMORY_FORMAT)
-        prediction = model(batch)
-        masks = resize_masks(
-            prediction.mask_logits[0], batch.shape[-2:], image.shape[-2:], tuple(sample.image.shape[-2:])
-        )
-        measured = evaluator.measure(sample.image_id, prediction.class_logits[0], masks)
+        predicted = predict_image(model, evaluator, dataset[index], resizing)
+        measured = evaluator.measure_prediction(predicted)
+        if predictions:
+            predictions.write(predicted)  # before the log, which says that all is done
         evaluator.take(measured)
         if log:
             log.append(measured)
         if progress:
-            progress(index + 1, len(dataset))
+            progress(evaluator.num_images, len(dataset))
+    if predictions:
+        predictions.finish()
     return evaluator.compute()

@@ -11,15 +11,23 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.records import Record, Store
 
+if TYPE_CHECKING:
+    from bench.training.engine import Execution
+
+CHECKPOINT = "checkpoint.pt"  # as in bench.training.engine, which imports torch
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
+BUSY, WANTED, DONE = range(3)
 
 
 @dataclass(frozen=True)
@@ -80,21 +88,36 @@ def emit(message: dict) -> None:
         os._exit(1)  # the runner is gone
 
 
-def run_job(job: Job, report: Reporter) -> None:
+def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) -> None:
     """Measure and write the records, unless they are there. Raises BenchError.
 
     Where another process measures the same thing, this one waits: for its record, or to take over if it dies.
+    execution: of a training; its processes all call this, the first one decides and writes. Stopped is raised as by
+    `bench.training.engine.train`.
     """
-    measure = {"complexity": _complexity, "latency": _latency, "accuracy": _accuracy, "released": _released}[job.kind]
+    measure = {
+        "complexity": _complexity,
+        "latency": _latency,
+        "accuracy": partial(_accuracy, execution=execution),
+        "released": _released,
+    }[job.kind]
+    if execution is not None:
+        from bench.training.distributed import Stopped
     store = Store(job.store)
+    is_main = execution is None or execution.world.is_main
     while True:
-        with store.claim(job.experiments[0], job.kind, job.seed) as mine:
-            if mine:
-                if job.force or not _is_done(job, store):
-                    measure(job, store, report)
+        with store.claim(job.experiments[0], job.kind, job.seed) if is_main else nullcontext(False) as mine:
+            state = BUSY if not mine else WANTED if job.force or not _is_done(job, store) else DONE
+            if execution is not None:
+                state = int(execution.world.gather(state)[0])
+            if state == WANTED:
+                measure(job, store, report)
+            if state != BUSY:
                 return
         report(0, 1, "waiting for another process that measures this")
         time.sleep(WAIT_SECONDS)
+        if execution is not None and execution.stop():
+            raise Stopped
 
 
 def _is_done(job: Job, store: Store) -> bool:
@@ -135,7 +158,7 @@ def _latency(job: Job, store: Store, report: Reporter) -> None:
     scratch.unlink()
 
 
-def _accuracy(job: Job, store: Store, report: Reporter) -> None:
+def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | None") -> None:
     from bench import provenance
     from bench.accuracy import measure_accuracy
 
@@ -143,14 +166,16 @@ def _accuracy(job: Job, store: Store, report: Reporter) -> None:
     facts = provenance.collect(list(job.command))
     folder = store.scratch_dir(experiment, "accuracy", job.seed)
     root = Path(job.data_root) if job.data_root else None
-    if job.force:
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-    result = measure_accuracy(experiment, job.seed, folder, root, report)
+    if job.force and (execution is None or execution.world.is_main):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
+    if result is None:  # the first process has it
+        return
     parts = ("training_seconds", "evaluation_seconds")  # of all parts of a run that was killed
     facts["duration_s"] = sum(result.metrics[name]["value"] for name in parts)
     record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
     store.write(record, force=True)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _released(job: Job, store: Store, report: Reporter) -> None:

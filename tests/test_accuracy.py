@@ -11,9 +11,13 @@ from bench import accuracy
 from bench.accuracy import evaluate, measure_accuracy
 from bench.data import synthetic
 from bench.data.coco import CocoPanoptic
-from bench.data.registry import open_split
-from bench.experiments import RECIPES
-from bench.training.engine import TrainingResult
+from bench.data.layouts import synthesize
+from bench.data.registry import DATASETS, open_split
+from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.saved import SavedPredictions
+from bench.experiments import RECIPES, experiment
+from bench.training.engine import Execution, TrainingResult
+from bench.training.progress import StepReport
 from models.outputs import MaskPrediction
 from tests.data.conftest import TinyCoco
 from tests.report.fakes import SMALL
@@ -105,16 +109,18 @@ def test_test_size(tmp_path, shorter, longer, size):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """No training; `evaluate` finds no stuff."""
+    """No training; the evaluation finds no stuff."""
     calls = []
 
-    def train(model, recipe, seed, dataset, folder, identity, progress):
+    def train(model, recipe, seed, dataset, folder, identity, progress, execution):
         calls.append((identity, seed, len(dataset)))
-        progress(recipe.iterations, recipe.iterations, 12.0)
+        last = recipe.iterations
+        progress(StepReport(last, last, 12.0, 1e-3, 0.1, 5.0, 0.0, 2**30))
         return TrainingResult(3.5, 2, 12.0)
 
     monkeypatch.setattr(accuracy, "train", train)
-    monkeypatch.setattr(accuracy, "evaluate", lambda *args: {"PQ": 50.0, "PQ_th": 0.0, "PQ_st": float("nan")})
+    values = {"PQ": 50.0, "PQ_th": 0.0, "PQ_st": float("nan")}
+    monkeypatch.setattr(accuracy, "evaluate_shared", lambda *args: (values, 1.25))
     return calls
 
 
@@ -125,12 +131,15 @@ def test_metric_without_a_value_is_left_out(cache, tmp_path, untrained):
         "PQ": {"value": 50.0, "unit": "%", "n": 4},
         "PQ_th": {"value": 0.0, "unit": "%", "n": 4},
         "training_seconds": {"value": 3.5, "unit": "s", "n": 1},
-        "evaluation_seconds": result.metrics["evaluation_seconds"],
+        "evaluation_seconds": {"value": 1.25, "unit": "s", "n": 4},
         "final_loss": {"value": 12.0, "unit": "1", "n": 1},
     }
     assert result.recipe == RECIPE
     assert (result.details["resumed"], result.details["train_images"], result.details["val_images"]) == (2, 2, 4)
     assert result.details["imagenet_weights"] == "none: trained from scratch"
+    batch = {"precision": "float32", "batch_size": 8, "processes": 1, "images_at_once": 8, "passes_a_step": 1}
+    assert result.details.items() >= batch.items()
+    assert progress[-1][2] == "step 450/450, loss 12.0, lr 1.0e-03, 5.0 images/s, 0% waiting for data, 1.0 GiB"
     assert all(0 < done < total for done, total, _ in progress), "evaluation is still to come"
 
 
@@ -141,3 +150,71 @@ def test_checkpoints_tell_seeds_and_recipes_apart(cache, tmp_path, untrained, mo
     measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
     assert [seed for _, seed, _ in untrained] == [0, 1, 1]
     assert len({identity for identity, *_ in untrained}) == 3
+
+
+def test_precision_is_a_fact_of_the_run_and_not_of_the_recipe(cache, tmp_path, untrained):
+    execution = Execution(precision="bf16", micro_batch=3)
+    result = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None, execution)
+    assert result.recipe == RECIPE and result.details["precision"] == "bf16"
+    assert (result.details["images_at_once"], result.details["passes_a_step"]) == (3, 3)
+    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert len({identity for identity, *_ in untrained}) == 2, "a checkpoint of another precision would be continued"
+
+
+@pytest.fixture
+def trained_at_once(monkeypatch):
+    """No training; the evaluation is real."""
+    monkeypatch.setattr(accuracy, "train", lambda *args: TrainingResult(3.5, 0, 12.0))
+
+
+def test_predictions_are_kept_and_score_the_same(cache, tmp_path, trained_at_once, val_set):
+    metrics = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None).metrics
+    saved, evaluator = SavedPredictions(tmp_path / "predictions", val_set), make_evaluator(val_set)
+    for image in val_set.images:
+        evaluator.take(evaluator.measure_prediction(saved.of(image)))
+    again = evaluator.compute()
+    assert {name: metrics[name]["value"] for name in METRICS} == again
+    assert saved.facts["model"] == f"{SMALL.key} seed 1"
+
+
+def test_predictions_of_an_earlier_training_are_dropped(cache, tmp_path, trained_at_once, val_set):
+    """Unless its checkpoint is there: then it is this one's, which goes on."""
+    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    file = tmp_path / "predictions" / "panoptic.json"
+    before = file.stat().st_ino
+    (tmp_path / "checkpoint.pt").touch()
+    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert file.stat().st_ino == before
+    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "predictions" / "old").touch()
+    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert file.exists() and not (tmp_path / "predictions" / "old").exists()
+
+
+def test_evaluated_is_the_split_that_results_are_reported_on(cache, tmp_path, untrained, monkeypatch):
+    """As CamVid's test split, which is not its validation split; here the training images."""
+    monkeypatch.setitem(DATASETS, SMALL.dataset, replace(DATASETS[SMALL.dataset], test_split="train"))
+    result = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert (result.details["val_split"], result.details["val_images"]) == ("train", 2)
+    assert result.details["val_fingerprint"] == result.details["train_fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("coco_panoptic", METRICS),
+        ("coco_instance", {"AP"}),
+        ("ade20k", {"mIoU", "pixel_accuracy"}),
+        ("cityscapes", {"mIoU", "pixel_accuracy"}),
+    ],
+)
+def test_every_data_set_trains_and_is_evaluated(tmp_path, monkeypatch, name, metrics):
+    """Three images in the official layout (one without objects, one with a crowd), loaded by a process of its own."""
+    synthesize(name, tmp_path / "data", 3)
+    recipe = replace(RECIPE, iterations=2, batch_size=3, crop_size=(64, 96), scale_range=(0.5, 2.0), num_points=64)
+    monkeypatch.setitem(RECIPES, (name, "small"), recipe)
+    what = experiment("hcformer", "small", name, "small", decoder_layers=1, num_queries=8)
+    (tmp_path / "run").mkdir()
+    result = measure_accuracy(what, 0, tmp_path / "run", tmp_path / "data", lambda *_: None)
+    assert result.metrics["final_loss"]["value"] > 0 and set(result.metrics) & metrics
+    assert result.details["val_images"] == 3

@@ -205,14 +205,15 @@ engine.CHECKPOINT_SECONDS = 0.0
 TRAIN = SHRINK + f"""
 import sys, time
 from bench import jobs
-step = engine.step
-def stopping(*args):
-    if args[5] == {STOPPED_AT}:  # iteration
+from bench.training.update import Updater
+step = Updater.step
+def stopping(self, iteration, *rest):
+    if iteration == {STOPPED_AT}:
         print("stopped", flush=True)
         time.sleep(600)
-    return step(*args)
+    return step(self, iteration, *rest)
 if len(sys.argv) > 2:
-    engine.step = stopping
+    Updater.step = stopping
 jobs.main()
 """  # fmt: skip
 

@@ -21,6 +21,27 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which images of a batch these are, where several processes or passes share it.
+
+    counts: number of targets of every image of the batch. images: slice of those that are here.
+    """
+
+    counts: tuple[int, ...]
+    images: slice
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.counts[self.images]) == len(self.counts)
+
+    def matched(self, queries: int) -> tuple[int, slice]:
+        """Matched targets of the batch, whatever the predictions are, and which of them are here."""
+        matched = [min(count, queries) for count in self.counts]
+        before = sum(matched[: self.images.start])
+        return sum(matched), slice(before, before + sum(matched[self.images]))
+
+
+@dataclass(frozen=True)
 class _Matches:
     """Matched pairs of all predictions, in order of prediction, image, query: index tensors of equal length."""
 
@@ -56,19 +77,28 @@ class SetCriterion(nn.Module):
         weight[-1] = no_object_weight
         self.register_buffer("class_weights", weight, persistent=False)
 
-    def forward(self, prediction: MaskPrediction, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(
+        self, prediction: MaskPrediction, targets: Sequence[Target], part: Part | None = None
+    ) -> dict[str, Tensor]:
         """Weighted losses, to be summed: loss_class, loss_mask, loss_dice of the final prediction, the same with
-        suffix _i for intermediate prediction i, and loss_scale for models with clustering."""
+        suffix _i for intermediate prediction i, and loss_scale for models with clustering.
+
+        part: of which batch these images are a part (default: they are all of it). The losses of the parts, each
+        computed after the same torch.manual_seed, sum to those of the whole batch, and so do their gradients.
+        """
         pairs = [(prediction.class_logits, prediction.mask_logits), *prediction.intermediate]
         class_logits = torch.stack([c for c, _ in pairs])  # [D, B, Q, K+1]
         mask_logits = torch.stack([m for _, m in pairs])
         depth, batch = class_logits.shape[:2]
         labels, masks, counts = _pad(targets)
-        draws = draw_points(depth, batch, sum(counts), self.num_points, class_logits.device)
+        part = part or Part(tuple(counts), slice(0, batch))
+        images, total = len(part.counts), sum(part.counts)
+        own = part.images, part.matched(class_logits.shape[2])[1]
+        draws = draw_points(depth, images, total, self.num_points, class_logits.device, *own)
         matches = self._match(class_logits, mask_logits, labels, masks, counts, draws)
         losses = zip(
-            self._class_losses(class_logits, labels, matches),
-            *self._mask_losses(mask_logits, masks, matches, draws, max(sum(counts), 1)),
+            self._class_losses(class_logits, labels, matches, part),
+            *self._mask_losses(mask_logits, masks, matches, draws, max(total, 1)),
             strict=True,
         )
         result = {}
@@ -77,7 +107,7 @@ class SetCriterion(nn.Module):
             for name, value, weight in zip(("class", "mask", "dice"), values, self.weights, strict=True):
                 result[f"loss_{name}{suffix}"] = weight * value
         if prediction.scales is not None:
-            result["loss_scale"] = self.scale_weight * prediction.scales.sum().abs()
+            result["loss_scale"] = self.scale_weight * prediction.scales.sum().abs() * (batch / images)
         return result
 
     @staticmethod
@@ -90,7 +120,7 @@ class SetCriterion(nn.Module):
         costs = matching_costs(class_logits.flatten(0, 1), logits, labels.repeat(depth, 1), wanted)
         return _collect(assign(costs, counts * depth), batch, labels.device)
 
-    def _class_losses(self, class_logits: Tensor, labels: Tensor, matches: _Matches) -> Tensor:
+    def _class_losses(self, class_logits: Tensor, labels: Tensor, matches: _Matches, part: Part) -> Tensor:
         """[D] cross-entropies; unmatched queries are "no object"."""
         depth, batch, queries, classes = class_logits.shape
         wanted = torch.full((depth * batch, queries), classes - 1, device=class_logits.device)
@@ -99,7 +129,10 @@ class SetCriterion(nn.Module):
         loss = F.cross_entropy(class_logits.float().flatten(1, 2).mT, wanted, self.class_weights, reduction="none").sum(
             1
         )
-        return loss / self.class_weights[wanted].sum(1)
+        if part.is_whole:
+            return loss / self.class_weights[wanted].sum(1)
+        matched, _ = part.matched(queries)
+        return loss / (matched + (len(part.counts) * queries - matched) * self.class_weights[-1])
 
     def _mask_losses(self, mask_logits, masks, matches: _Matches, draws, num_masks: int) -> tuple[Tensor, Tensor]:
         """[D] point-sampled binary cross-entropies and [D] dice losses, each summed over masks / num_masks."""

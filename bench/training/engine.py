@@ -1,31 +1,68 @@
-"""The training loop: the same for every method, resumable to the bit.
+"""The training loop: the same for every method and any number of processes, resumable to the bit.
 
 Every step seeds the global generator from (seed, iteration), and data order and augmentation are functions of the
 same two numbers. So a checkpoint needs no generator state, and on a CPU a run that was killed continues exactly.
+
+Each process and each pass of gradient accumulation computes its images' part of the loss of the whole batch
+(`SetCriterion`); gradients are summed over passes and processes before their norm is clipped. So neither changes a
+step, up to the rounding of sums and up to dropout and drop path, which are drawn anew for each part.
 """
 
-import hashlib
-import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bench.data.coco import CocoPanoptic
-from bench.data.transforms import augment, preprocess
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
-from bench.training.criterion import SetCriterion, Target
-from bench.training.optimiser import build_optimiser, set_learning_rate
+from bench.training.batch_norm import synchronise
+from bench.training.batches import load_batches
+from bench.training.checkpoint import damaged, load_checkpoint, save_checkpoint
+from bench.training.distributed import Stopped, World
+from bench.training.progress import Meter, Progress, StepReport, TrainingLog, peak_memory
+from bench.training.recomputation import recompute_blocks
+from bench.training.update import MEMORY_FORMAT, NotFinite, Updater, explain
 
-CHECKPOINT_SECONDS = 15.0
-REMEDY = "delete it to train this run from its start"
-MEMORY_FORMAT = torch.channels_last  # the faster one for every method; clustering then reads whole rows
-Progress = Callable[[int, int, float], None]  # iteration, iterations, loss
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 15.0  # more where writing one takes long: they get 5 % of the time at most
+QUICK_WRITE_SECONDS = 0.05 * CHECKPOINT_SECONDS
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a training is executed. Nothing of this is part of the recipe.
+
+    precision: None: the recipe's. micro_batch: images that one process computes at once; None: its whole share.
+    workers: processes that load images for each training process; 0: none. stop: asked after every step.
+    """
+
+    world: World = field(default_factory=World)
+    precision: str | None = None
+    micro_batch: int | None = None
+    workers: int = 0
+    tensorboard: bool = False
+    stop: Callable[[], bool] = lambda: False
+
+    def passes(self, recipe: Recipe) -> list[range]:
+        """Positions in the batch that this process computes at once, pass by pass. Raises BenchError as `share`."""
+        own = self.world.share(recipe.batch_size)
+        length = min(self.micro_batch or len(own), len(own))
+        return [own[i : i + length] for i in range(0, len(own), length)]
+
+    def facts(self, recipe: Recipe) -> dict[str, str | int]:
+        """For records and people: what the recipe leaves open. The batch is its, whatever these are."""
+        passes = self.passes(recipe)
+        return {
+            "precision": self.precision or recipe.precision,
+            "batch_size": recipe.batch_size,
+            "processes": self.world.size,
+            "images_at_once": len(passes[0]),
+            "passes_a_step": len(passes),
+        }
 
 
 @dataclass(frozen=True)
@@ -38,126 +75,108 @@ class TrainingResult:
 
 
 def train(
-    model: nn.Module, recipe: Recipe, seed: int, dataset: CocoPanoptic, folder: Path, identity: str, progress: Progress
-) -> TrainingResult:
-    """Train `model` in place for recipe.iterations steps, with a checkpoint in `folder` every 15 s.
+    model: nn.Module, recipe: Recipe, seed: int, dataset, folder: Path, identity: str, progress: Progress,
+    execution: Execution | None = None,
+) -> TrainingResult:  # fmt: skip
+    """Train `model` in place for recipe.iterations steps, with a checkpoint in `folder` every 15 s, and a log.
 
-    A checkpoint of the same identity is continued. Raises BenchError if the checkpoint is damaged or belongs to
-    another run, and if the loss is not finite.
+    A checkpoint of the same identity is continued. In several processes all call this with equal arguments; the first
+    writes and reports. Raises Stopped, with a checkpoint of the last step, when `execution.stop` says so in any of
+    them. Raises BenchError if the checkpoint is damaged or belongs to another run, if loss or gradient are not finite,
+    and for a sample that cannot be read.
     """
-    optimiser = build_optimiser(model, recipe)
-    criterion = SetCriterion(
-        len(dataset.categories),
-        recipe.num_points,
-        recipe.class_weight,
-        recipe.mask_weight,
-        recipe.dice_weight,
-        recipe.no_object_weight,
-        recipe.scale_regularisation,
-    ).to(next(model.parameters()).device)
-    checkpoint = folder / "checkpoint.pt"
-    state = load_checkpoint(checkpoint, identity)
-    start, spent, resumed, loss = 0, 0.0, 0, float("nan")
-    if state is not None:
-        try:
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            start, spent, resumed, loss = state["iteration"], state["seconds"], state["resumed"] + 1, state["loss"]
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise _damaged(checkpoint, error) from error
+    execution = execution or Execution()
+    world = execution.world
+    synchronise(model, world)
+    if recipe.activation_checkpointing:
+        recompute_blocks(model.backbone)
+    precision, classes = execution.precision or recipe.precision, len(dataset.categories)
+    updater = Updater(model, recipe, seed, classes, world, execution.passes(recipe), precision)
+    state = _State(updater, folder / CHECKPOINT, identity)
+    state.resume()
     model.train().to(memory_format=MEMORY_FORMAT)
-    begun = saved = time.monotonic()
-    for iteration in range(start, recipe.iterations):
-        loss = step(model, criterion, optimiser, recipe, seed, iteration, dataset)
-        progress(iteration + 1, recipe.iterations, loss)
-        now, done = time.monotonic(), iteration + 1
-        if now - saved >= CHECKPOINT_SECONDS or done == recipe.iterations:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "identity": identity}
-            state |= {"iteration": done, "seconds": spent + now - begun, "resumed": resumed, "loss": loss}
-            save_checkpoint(checkpoint, state)
-            saved = time.monotonic()
-    return TrainingResult(spent + time.monotonic() - begun, resumed, loss)
+    if state.iteration < recipe.iterations:
+        positions, pin = world.share(recipe.batch_size), world.device.type == "cuda"
+        batches = load_batches(dataset, recipe, seed, state.iteration, positions, execution.workers, pin)
+        log = TrainingLog(folder, state.iteration, execution.tensorboard) if world.is_main else nullcontext()
+        with closing(batches), log:
+            try:
+                _run(state, batches, execution.stop, _reporter(state, log, progress))
+            except NotFinite as error:
+                raise world.common(
+                    explain(error, dataset, recipe, seed, state.iteration, state.path, state.saved)
+                ) from None
+    return TrainingResult(state.seconds, state.resumed, state.loss)
 
 
-def step(model, criterion, optimiser, recipe: Recipe, seed: int, iteration: int, dataset: CocoPanoptic) -> float:
-    """One update on the batch that belongs to (seed, iteration); returns the total loss."""
-    torch.manual_seed(derived_seed("step", seed, iteration))
-    set_learning_rate(optimiser, recipe, iteration)
-    images, targets = make_batch(dataset, recipe, seed, iteration)
-    device = next(model.parameters()).device
-    images = images.to(device, memory_format=MEMORY_FORMAT)
-    targets = [Target(target.labels.to(device), target.masks.to(device)) for target in targets]
-    with torch.autocast("cuda", torch.bfloat16, enabled=recipe.precision == "amp" and device.type == "cuda"):
-        prediction = model(images)
-    losses = criterion(prediction, targets)
-    total = torch.stack(list(losses.values())).sum()
-    value = total.item()
-    if not math.isfinite(value):
-        parts = ", ".join(name for name, part in losses.items() if not part.isfinite())
-        raise BenchError(f"the loss is {value} at iteration {iteration} ({parts}): lower the learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-    if not math.isfinite(norm.item()):
-        raise BenchError(f"the gradient is {norm.item()} at iteration {iteration}: lower the learning rate")
-    optimiser.step()
-    return value
+def _run(state: "_State", batches, stop: Callable[[], bool], report: Callable[[float, float], None]) -> None:
+    updater, world = state.updater, state.updater.world
+    while state.iteration < updater.recipe.iterations:
+        asked = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - asked
+        try:
+            state.loss, norm, stopped = updater.step(state.iteration, batch, stop())
+        except torch.OutOfMemoryError as error:
+            at_once = len(updater.passes[0])
+            remedy = "'bench train --micro-batch N' computes fewer"
+            raise BenchError(f"out of memory with {at_once} image(s) at once: {remedy}") from error
+        state.iteration += 1
+        ended = state.iteration == updater.recipe.iterations
+        if world.is_main:
+            report(norm, waited)
+            state.save(now=stopped or ended)
+        if stopped and not ended:
+            world.wait()  # for the checkpoint: the first process to end would end the others
+            raise Stopped
 
 
-def make_batch(dataset: CocoPanoptic, recipe: Recipe, seed: int, iteration: int) -> tuple[Tensor, list[Target]]:
-    """The images [B, 3, H, W] and targets of a step: shuffled epochs, augmentation drawn from (seed, iteration)."""
-    generator = torch.Generator().manual_seed(derived_seed("augmentation", seed, iteration))
-    samples = [
-        augment(dataset[index], generator, recipe.crop_size[0], recipe.scale_range)
-        for index in batch_indices(len(dataset), recipe.batch_size, seed, iteration)
-    ]
-    images = preprocess([sample.image for sample in samples])
-    return images, [Target(sample.labels, sample.masks) for sample in samples]
+def _reporter(state: "_State", log: TrainingLog, progress: Progress) -> Callable[[float, float], None]:
+    recipe, meter = state.updater.recipe, Meter(state.updater.recipe.batch_size)
+
+    def report(norm: float, waited: float) -> None:
+        rate = max(group["lr"] for group in state.updater.optimiser.param_groups)
+        memory = peak_memory(state.updater.device)
+        step = StepReport(state.iteration, recipe.iterations, state.loss, rate, norm, *meter.step(waited), memory)
+        log.write(step)
+        progress(step)
+
+    return report
 
 
-def batch_indices(length: int, batch_size: int, seed: int, iteration: int) -> list[int]:
-    """Positions iteration*B ... of an endless sequence of shuffled epochs; a function of its arguments alone."""
-    indices = []
-    for position in range(iteration * batch_size, (iteration + 1) * batch_size):
-        epoch, offset = divmod(position, length)
-        generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
-        order = torch.randperm(length, generator=generator)
-        indices.append(int(order[offset]))
-    return indices
+class _State:
+    """How far a training is, and its checkpoint.
 
+    iteration: steps done. saved: steps that the checkpoint holds, 0 without one.
+    """
 
-def derived_seed(purpose: str, seed: int, number: int) -> int:
-    """A generator's seed for one purpose and step: unrelated for different arguments."""
-    digest = hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    def __init__(self, updater: Updater, path: Path, identity: str):
+        self.updater, self.path, self._identity = updater, path, identity
+        self.iteration, self.saved, self.resumed, self.loss = 0, 0, 0, float("nan")
+        self.seconds, self._interval = 0.0, CHECKPOINT_SECONDS
 
+    def resume(self) -> None:
+        """Load the checkpoint, if there is one. Raises BenchError as `load_checkpoint`."""
+        state = load_checkpoint(self.path, self._identity)
+        if state is not None:
+            try:
+                self.updater.load(state)
+                self.iteration, self.seconds, self.loss = state["iteration"], state["seconds"], state["loss"]
+                self.resumed = state["resumed"] + 1
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise damaged(self.path, error) from error
+        self.saved, self._spent = self.iteration, self.seconds
+        self._begun = self._written = time.monotonic()
+        if len(set(self.updater.world.gather(self.iteration))) > 1:
+            raise BenchError(f"not every process sees {self.path}: put the store on a disk that all machines share")
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write to a temporary name, flush to disk, rename: a kill leaves the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")  # one name: what a kill leaves is overwritten; a run has one process
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def load_checkpoint(path: Path, identity: str) -> dict | None:
-    """The checkpoint's state, None if there is none. Raises BenchError for a damaged file or another run's."""
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError("not a dictionary")
-        found = state["identity"]
-    except Exception as error:  # torch raises many kinds for a truncated or foreign file
-        raise _damaged(path, error) from error
-    if found != identity:
-        raise BenchError(f"checkpoint {path} belongs to another run ({found}): {REMEDY}")
-    return state
-
-
-def _damaged(path: Path, error: Exception) -> BenchError:
-    return BenchError(f"checkpoint {path} is damaged ({type(error).__name__}): {REMEDY}")
+    def save(self, now: bool) -> None:
+        """Write the checkpoint now, or if the time for one has come."""
+        begun = time.monotonic()
+        if not now and begun - self._written < self._interval:
+            return
+        self.seconds = self._spent + begun - self._begun
+        facts = {name: getattr(self, name) for name in ("iteration", "seconds", "resumed", "loss")}
+        save_checkpoint(self.path, {**self.updater.state(), **facts, "identity": self._identity})
+        self.saved, self._written = self.iteration, time.monotonic()
+        self._interval = CHECKPOINT_SECONDS * max(1.0, (self._written - begun) / QUICK_WRITE_SECONDS)

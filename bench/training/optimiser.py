@@ -8,8 +8,8 @@ from bench.experiments.recipe import Recipe
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with four groups at most: backbone or head, decayed or not.
+def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, with four groups at most: backbone or head, decayed or not.
 
     The modules that a model names in `backbone_modules` (default: "backbone") learn at backbone_multiplier times the
     rate: for HCFormer clustering and encoder too, as in the reference. The offsets of DCNv2 learn at
@@ -25,10 +25,12 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
         rate = recipe.learning_rate * _multiplier(name, parts, recipe)
         decay = 0.0 if id(parameter) in free else recipe.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
-        foreach=True,
-    )
+    settings = [
+        {"params": p, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()
+    ]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(settings, momentum=recipe.momentum, foreach=True)
+    return torch.optim.AdamW(settings, foreach=True)
 
 
 def _multiplier(name: str, parts: tuple[str, ...], recipe: Recipe) -> float:
@@ -46,8 +48,17 @@ def _undecayed(model: nn.Module) -> set[int]:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, iteration: int) -> None:
-    """Linear warm-up, then the rate falls by step_factor at each of step_fractions of the iterations (appendix D)."""
-    passed = sum(iteration >= fraction * recipe.iterations for fraction in recipe.step_fractions)
-    factor = recipe.step_factor**passed * min(1.0, (iteration + 1) / max(1, recipe.warmup_iterations))
+    """Set the rate of every group for a step, counted from 0: its initial one times `rate_factor`."""
+    factor = rate_factor(recipe, iteration)
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
+
+
+def rate_factor(recipe: Recipe, iteration: int) -> float:
+    """Linear warm-up, and then "step": the rate falls by step_factor at each of step_fractions of the iterations;
+    or "poly": it is (1 - iteration / iterations) ** poly_power (appendix D)."""
+    warmup = min(1.0, (iteration + 1) / max(1, recipe.warmup_iterations))
+    if recipe.schedule == "poly":
+        return (1 - iteration / recipe.iterations) ** recipe.poly_power * warmup
+    passed = sum(iteration >= fraction * recipe.iterations for fraction in recipe.step_fractions)
+    return recipe.step_factor**passed * warmup

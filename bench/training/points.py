@@ -27,15 +27,22 @@ class PointDraws:
     uniform: Tensor
 
 
-def draw_points(predictions: int, images: int, targets: int, num_points: int, device: torch.device) -> PointDraws:
+def draw_points(
+    predictions: int, images: int, targets: int, num_points: int, device: torch.device,
+    own_images: slice = slice(None), own_targets: slice = slice(None),
+) -> PointDraws:  # fmt: skip
     """Draw in the reference's order (a prediction after the other, in each first every image's matching points), so
-    that a fixed seed gives the reference's losses although all predictions are then treated at once."""
+    that a fixed seed gives the reference's losses although all predictions are then treated at once.
+
+    images, targets: of the whole batch. Points of the others than the own ones are drawn and dropped, so that every
+    process has those that one process would have.
+    """
     important = int(IMPORTANCE_RATIO * num_points)
     matching, candidates, uniform = [], [], []
     for _ in range(predictions):
-        matching.append(torch.cat([torch.rand(1, num_points, 2, device=device) for _ in range(images)]))
-        candidates.append(torch.rand(targets, OVERSAMPLE_RATIO * num_points, 2, device=device))
-        uniform.append(torch.rand(targets, num_points - important, 2, device=device))
+        matching.append(torch.cat([torch.rand(1, num_points, 2, device=device) for _ in range(images)])[own_images])
+        candidates.append(torch.rand(targets, OVERSAMPLE_RATIO * num_points, 2, device=device)[own_targets])
+        uniform.append(torch.rand(targets, num_points - important, 2, device=device)[own_targets])
     return PointDraws(torch.stack(matching), torch.stack(candidates), torch.stack(uniform))
 
 

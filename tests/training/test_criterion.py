@@ -12,7 +12,7 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerHungarianMatcher, Mask2FormerLoss
 
 from bench.training import criterion as module
-from bench.training.criterion import SetCriterion, Target
+from bench.training.criterion import Part, SetCriterion, Target
 from bench.training.matcher import assign, matching_costs
 from bench.training.points import PointDraws, draw_points, sample_points, uncertain_points
 from models.outputs import MaskPrediction
@@ -45,7 +45,7 @@ def take(p, image):
 def same_points(monkeypatch):
     """The same random points for every prediction, image and target, off the border (where zeros are mixed in)."""
 
-    def draw(predictions, images, targets, num_points, device):
+    def draw(predictions, images, targets, num_points, device, own_images, own_targets):
         torch.manual_seed(0)
         one = draw_points(1, 1, 1, num_points, device)
         counts = {"matching": images, "candidates": targets, "uniform": targets}
@@ -273,6 +273,34 @@ def test_batch_is_the_weighted_mean_of_its_images(same_points):
     for name, weights in (("loss_class", (1 + 0.4, 4 + 0.1)), ("loss_mask", (1, 4)), ("loss_dice", (1, 4))):
         expected = sum(w * s[name].item() for w, s in zip(weights, single, strict=True)) / sum(weights)
         assert losses[name].item() == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.parametrize("counts", [(2, 4, 0, 7), (0, 0, 0, 3), (0, 0, 0, 0)])
+@pytest.mark.parametrize("cuts", [(0, 2, 4), (0, 1, 3, 4)])
+def test_parts_of_a_batch_sum_to_the_whole(counts, cuts):
+    """Losses and gradients, also where an image has more targets than the five queries and where a part has none."""
+    targets = [target(count, seed) for seed, count in enumerate(counts)]
+    criterion, scales = SetCriterion(CLASSES, POINTS), torch.tensor([0.3, -0.1], requires_grad=True)
+
+    def losses(classes, masks, first, last, part):
+        torch.manual_seed(5)
+        deep = ((classes[first:last] + 1, masks[first:last] * 0.5),)
+        p = MaskPrediction(classes[first:last], masks[first:last], deep, scales=scales)
+        return criterion(p, targets[first:last], part)
+
+    def total(*parts):
+        _, classes, masks = with_gradients(prediction(4))
+        scales.grad = None
+        found = [losses(classes, masks, *part) for part in parts]
+        sum(sum(one.values()) for one in found).backward()
+        summed = {name: sum(one[name].item() for one in found) for name in found[0]}
+        return summed, classes.grad, masks.grad, scales.grad
+
+    whole, *gradients = total((0, 4, None))
+    summed, *others = total(*((a, b, Part(counts, slice(a, b))) for a, b in itertools.pairwise(cuts)))
+    assert summed == pytest.approx(whole, rel=1e-5)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [3, 7])

@@ -17,7 +17,14 @@ from bench.data.registry import open_split
 from bench.errors import BenchError
 from bench.experiments import RECIPES, experiment
 from bench.training import engine
+from bench.training.batches import batch_indices, make_batch
+from bench.training.checkpoint import load_checkpoint, save_checkpoint
+from bench.training.distributed import Stopped
+from bench.training.engine import Execution
+from bench.training.progress import LOG, Meter, StepReport, TrainingLog
 from bench.zoo import METHODS, build_model
+from models.backbones.resnet import FrozenBatchNorm2d, ResNet
+from models.hcformer import hcformer
 from models.outputs import MaskPrediction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +72,7 @@ def tiny_model(method="hcformer+", seed=0, dropout=0.0):
     return model
 
 
-def run(dataset, folder, seed=0, progress=None, model=None, recipe=RECIPE):
+def run(dataset, folder, seed=0, progress=None, model=None, recipe=RECIPE, execution=None):
     """A training run as of a new process: (state of the model, losses of its steps, result).
 
     The default model has dropout: to continue it exactly needs the state of the random numbers too.
@@ -73,12 +80,12 @@ def run(dataset, folder, seed=0, progress=None, model=None, recipe=RECIPE):
     model = tiny_model(seed=seed, dropout=0.1) if model is None else model
     losses = []
 
-    def note(done, total, loss):
-        losses.append(loss)
+    def note(report):
+        losses.append(report.loss)
         if progress is not None:
-            progress(done, total, loss)
+            progress(report)
 
-    result = engine.train(model, recipe, seed, dataset, folder, IDENTITY, note)
+    result = engine.train(model, recipe, seed, dataset, folder, IDENTITY, note, execution)
     return {name: value.clone() for name, value in model.state_dict().items()}, losses, result
 
 
@@ -97,8 +104,8 @@ class Stop(Exception):
 
 
 def stop_after(count):
-    def progress(done, total, loss):
-        if done > count:  # the checkpoint of this step is not written any more
+    def progress(report):
+        if report.iteration > count:  # the checkpoint of this step is not written any more
             raise Stop
 
     return progress
@@ -136,12 +143,13 @@ from pathlib import Path
 import torch
 from bench.data.registry import open_split
 from bench.training import engine
+from bench.training.batches import batch_indices
 from tests.training.test_engine import run
 torch.set_num_threads({{threads}})
 engine.CHECKPOINT_SECONDS = 0.0
-def progress(done, total, loss):
-    if done > {INTERRUPTED_AFTER}:
-        print(json.dumps([engine.batch_indices(8, 2, 5, i) for i in range(8)]), flush=True)
+def progress(report):
+    if report.iteration > {INTERRUPTED_AFTER}:
+        print(json.dumps([batch_indices(8, 2, 5, i) for i in range(8)]), flush=True)
         time.sleep(600)
 run(open_split("synthetic_panoptic", "train", Path(sys.argv[1])), Path(sys.argv[2]), progress=progress)
 """
@@ -157,7 +165,7 @@ def test_killed_process_continues_to_the_bit(cache, dataset, tmp_path, uninterru
     states, losses, _ = run(dataset, tmp_path)
     assert losses == uninterrupted[1][INTERRUPTED_AFTER:]
     assert_same(states, uninterrupted[0])
-    assert json.loads(order) == [engine.batch_indices(8, 2, 5, i) for i in range(8)], "differs between processes"
+    assert json.loads(order) == [batch_indices(8, 2, 5, i) for i in range(8)], "differs between processes"
 
 
 # Checkpoint files
@@ -165,8 +173,8 @@ def test_killed_process_continues_to_the_bit(cache, dataset, tmp_path, uninterru
 
 def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run" / "checkpoint.pt"
-    assert engine.load_checkpoint(path, "a") is None
-    engine.save_checkpoint(path, {"identity": "a", "iteration": 1})
+    assert load_checkpoint(path, "a") is None
+    save_checkpoint(path, {"identity": "a", "iteration": 1})
 
     def half(state, file):
         file.write(b"half")
@@ -174,8 +182,8 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises((OSError, BenchError)):
-        engine.save_checkpoint(path, {"identity": "a", "iteration": 2})
-    assert engine.load_checkpoint(path, "a")["iteration"] == 1
+        save_checkpoint(path, {"identity": "a", "iteration": 2})
+    assert load_checkpoint(path, "a")["iteration"] == 1
 
 
 class Bomb:
@@ -200,7 +208,7 @@ def refused(dataset, path, *words):
 
 
 def checkpoint_of(identity, folder):
-    engine.save_checkpoint(folder / "checkpoint.pt", {"identity": identity, "iteration": 3, "model": torch.zeros(500)})
+    save_checkpoint(folder / "checkpoint.pt", {"identity": identity, "iteration": 3, "model": torch.zeros(500)})
     return folder / "checkpoint.pt"
 
 
@@ -271,9 +279,13 @@ class Breaking(nn.Module):
 )
 def test_loss_that_is_not_finite(dataset, tmp_path, every_step, name, value):
     model = Breaking(name, value)
-    with pytest.raises(BenchError, match=r"^(?!.*\n).*iteration 2\b.*learning rate"):
+    with pytest.raises(BenchError) as error:
         run(dataset, tmp_path, model=model)
-    assert engine.load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 2
+    message, ids = str(error.value), [dataset.images[i]["id"] for i in batch_indices(8, 2, 0, 2)]
+    assert "\n" not in message and message.endswith("lower the learning rate")
+    assert "at iteration 2 (" in message and f"images {ids[0]}, {ids[1]};" in message
+    assert f"{tmp_path / 'checkpoint.pt'} has the state of iteration 2" in message
+    assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 2
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
@@ -282,7 +294,7 @@ def test_loss_that_is_not_finite(dataset, tmp_path, every_step, name, value):
 
 @pytest.mark.parametrize(("length", "batch_size"), [(7, 3), (8, 2), (3, 8)])
 def test_every_epoch_shows_every_image_once(length, batch_size):
-    steps = [engine.batch_indices(length, batch_size, 1, i) for i in range(4 * length)]
+    steps = [batch_indices(length, batch_size, 1, i) for i in range(4 * length)]
     assert {len(step) for step in steps} == {batch_size}
     positions = sum(steps, [])
     epochs = [positions[i : i + length] for i in range(0, len(positions), length)]
@@ -294,18 +306,19 @@ def test_data_order_depends_on_seed_and_iteration_alone():
     orders = []
     for state in (0, 1):
         torch.manual_seed(state)
-        orders.append([engine.batch_indices(100, 8, 2, i) for i in (5, 0, 40)])
+        orders.append([batch_indices(100, 8, 2, i) for i in (5, 0, 40)])
     assert orders[0] == orders[1]
-    assert engine.batch_indices(100, 8, 2, 0) != engine.batch_indices(100, 8, 3, 0)
+    assert batch_indices(100, 8, 2, 0) != batch_indices(100, 8, 3, 0)
 
 
 def test_batches_depend_on_seed_and_iteration_alone(dataset):
     def batch(seed, iteration):
         torch.rand(1)
-        images, targets = engine.make_batch(dataset, RECIPE, seed, iteration)
-        assert images.shape == (2, 3, 64, 64)
-        assert all(t.masks.shape == (len(t.labels), 64, 64) for t in targets)
-        return images
+        made = make_batch(dataset, RECIPE, seed, iteration)
+        assert made.images.shape == (2, 3, 64, 64)
+        pairs = zip(made.labels, made.masks, strict=True)
+        assert all(masks.shape == (len(labels), 64, 64) for labels, masks in pairs)
+        return made.images
 
     assert torch.equal(batch(0, 1), batch(0, 1))
     assert not torch.equal(batch(0, 1), batch(0, 2))
@@ -341,8 +354,163 @@ def test_learning_rate_follows_the_schedule(dataset, tmp_path, uninterrupted):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fits_one_batch(dataset, tmp_path, monkeypatch, method):
     recipe = replace(RECIPE, iterations=40, learning_rate=1e-3, step_fractions=(0.9,), warmup_iterations=5)
-    batch = engine.make_batch(dataset, recipe, 0, 0)
-    monkeypatch.setattr(engine, "make_batch", lambda *args, **kwargs: batch)
+    batch = make_batch(dataset, recipe, 0, 0)
+    monkeypatch.setattr("bench.training.batches.make_batch", lambda *args: batch)
     _, losses, result = run(dataset, tmp_path, model=tiny_model(method), recipe=recipe)
     assert len(losses) == 40 and result.final_loss == losses[-1]
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+
+
+# Execution
+
+
+def frozen_model():
+    """A model whose images do not see each other: no batch statistics, no dropout."""
+    torch.manual_seed(0)
+    backbone = ResNet((1,) * 4, 16, FrozenBatchNorm2d, stem_pool=False)
+    sizes = {"channels": 64, "heads": 4, "hidden": 64, "embedding_channels": 32}
+    return hcformer(synthetic.NUM_CLASSES, backbone, 3, 1, 8, **sizes)
+
+
+@pytest.mark.parametrize("images", [1, 3, 4])
+def test_gradient_accumulation_changes_nothing(dataset, tmp_path, images):
+    recipe = replace(RECIPE, batch_size=4, iterations=4)
+    states, losses, _ = run(dataset, tmp_path / "whole", model=frozen_model(), recipe=recipe)
+    execution = Execution(micro_batch=images)
+    other, summed, _ = run(dataset, tmp_path / "parts", model=frozen_model(), recipe=recipe, execution=execution)
+    assert summed == pytest.approx(losses, rel=1e-5)
+    for name, value in states.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
+    assert [len(part) for part in execution.passes(recipe)] == {1: [1] * 4, 3: [3, 1], 4: [4]}[images]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_continues_to_the_bit(dataset, tmp_path, every_step, precision):
+    recipe, execution = replace(RECIPE, iterations=4), Execution(precision=precision)
+    _, full, _ = run(dataset, tmp_path / "float32", recipe=recipe)
+    states, losses, _ = run(dataset, tmp_path / "straight", recipe=recipe, execution=execution)
+    compared = 4 if precision == "bf16" else 1  # fp16 leaves out updates until its scale fits
+    assert losses != full and losses[:compared] == pytest.approx(full[:compared], rel=0.02)
+    assert {value.dtype for value in states.values() if value.is_floating_point()} == {torch.float32}
+    with pytest.raises(Stop):
+        run(dataset, tmp_path, recipe=recipe, execution=execution, progress=stop_after(2))
+    resumed, tail, _ = run(dataset, tmp_path, recipe=recipe, execution=execution)
+    assert tail == losses[2:]
+    assert_same(resumed, states)
+
+
+def test_precision_of_the_recipe(dataset, tmp_path):
+    recipe = replace(RECIPE, iterations=1)
+    given = run(dataset, tmp_path / "given", recipe=recipe, execution=Execution(precision="bf16"))[1]
+    assert run(dataset, tmp_path / "recipe", recipe=replace(recipe, precision="bf16"))[1] == given
+
+
+class Scaled(Breaking):
+    """The mask loss's gradient overflows in fp16 at first: a hundred times the scale that the scaler starts with."""
+
+    def forward(self, images):
+        prediction = super().forward(images)
+        return replace(prediction, scales=prediction.scales * self.value)
+
+
+def test_fp16_leaves_out_updates_that_overflow(dataset, tmp_path):
+    """The scaler halves its scale (2^16 at first) until the gradient, 1e35 times it, fits into float32."""
+    model, norms = Scaled("scales", 1e35), []
+    model.classes.data[0, 0] = 1e-33
+    before, recipe = model.classes.detach().clone(), replace(RECIPE, iterations=2, weight_decay=0.0)
+    run(dataset, tmp_path, model=model, recipe=recipe, execution=Execution(precision="fp16"),
+        progress=lambda report: norms.append(report.gradient_norm))  # fmt: skip
+    assert norms == [float("inf")] * 2 and torch.equal(model.classes, before)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["gradient_norm"] for line in lines] == [None, None]
+
+
+def test_stop_saves_the_last_step(dataset, tmp_path, uninterrupted):
+    """As on SIGTERM; the periodic checkpoint would be 15 s away."""
+    asked = []
+    execution = Execution(stop=lambda: asked.append(1) or len(asked) == 3)
+    with pytest.raises(Stopped):
+        run(dataset, tmp_path, execution=execution)
+    assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 3
+    states, losses, result = run(dataset, tmp_path)
+    assert losses == uninterrupted[1][3:] and result.resumed == 1
+    assert_same(states, uninterrupted[0])
+
+
+def test_stop_in_the_last_step_ends_the_training(dataset, tmp_path):
+    assert (
+        len(run(dataset, tmp_path, recipe=replace(RECIPE, iterations=1), execution=Execution(stop=lambda: True))[1])
+        == 1
+    )
+
+
+def test_checkpoints_that_take_long_are_rarer(dataset, tmp_path, monkeypatch):
+    """Writing takes 2 s, a step 10 s: the second checkpoint comes 40 s after the first and not 15 s."""
+    now, saved = [0.0], []
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+
+    def save(path, state):
+        saved.append(state["iteration"])
+        now[0] += 2.0
+
+    monkeypatch.setattr(engine, "save_checkpoint", save)
+    run(dataset, tmp_path, model=Breaking("scales", 0.0), recipe=replace(RECIPE, iterations=12),
+        progress=lambda report: now.__setitem__(0, now[0] + 10.0))  # fmt: skip
+    assert saved == [2, 6, 10, 12]
+
+
+# Logs
+
+
+def test_log_has_a_line_a_step_and_survives_a_kill(dataset, tmp_path, monkeypatch, uninterrupted):
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", 1e9)
+    execution = Execution(stop=lambda: (tmp_path / LOG).read_text().count("\n") == 1)
+    with pytest.raises(Stopped):  # checkpoint after two steps
+        run(dataset, tmp_path, execution=execution)
+    with pytest.raises(Stop):  # killed in the fifth
+        run(dataset, tmp_path, progress=stop_after(4))
+    with (tmp_path / LOG).open("a") as file:
+        file.write('{"iteration": 6, "lo')
+    run(dataset, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [(line["iteration"], line["loss"]) for line in lines] == list(enumerate(uninterrupted[1], start=1))
+    assert [line["learning_rate"] for line in lines] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+    assert all(line["gradient_norm"] > 0 and line["images_per_second"] > 0 for line in lines)
+    assert all(0 <= line["data_share"] <= 1 and line["memory"] > 2**20 for line in lines)
+
+
+def test_tensorboard(dataset, tmp_path, uninterrupted):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(dataset, tmp_path, execution=Execution(tensorboard=True))
+    read = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    scalars = read.Scalars("loss")
+    assert [scalar.step for scalar in scalars] == [1, 2, 3, 4, 5, 6]
+    assert [scalar.value for scalar in scalars] == pytest.approx(uninterrupted[1])
+
+
+def test_tensorboard_that_is_not_installed(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BenchError, match=r"^--tensorboard needs .*pip install 'hcformer-bench\[tensorboard\]'$"):
+        run(dataset, tmp_path, execution=Execution(tensorboard=True))
+
+
+def test_long_trainings_log_every_so_many_steps(tmp_path):
+    with TrainingLog(tmp_path, 0, False) as log:
+        for iteration in (1, 73, 74, 148, 368_749, 368_750):
+            log.write(StepReport(iteration, 368_750, 1.0, 1e-4, 1.0, 1.0, 0.0, 1))
+    lines = [json.loads(line)["iteration"] for line in (tmp_path / LOG).read_text().splitlines()]
+    assert lines == [74, 148, 368_750]
+
+
+def test_meter_measures_the_last_steps(monkeypatch):
+    """16 images in 2 s, half a second of which went to waiting; then 50 steps of 1 s without."""
+    now = [100.0]
+    monkeypatch.setattr("bench.training.progress.time.monotonic", lambda: now[0])
+    meter, results = Meter(16), []
+    for seconds, waited in [(2.0, 0.5), *[(1.0, 0.0)] * 50]:
+        now[0] += seconds
+        results.append(meter.step(waited))
+    assert results[0] == (8.0, 0.25)
+    assert results[1] == pytest.approx((32 / 3, 0.5 / 3))
+    assert results[-1] == (16.0, 0.0)

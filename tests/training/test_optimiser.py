@@ -125,6 +125,35 @@ def test_schedule():
     assert rates(replace(recipe, warmup_iterations=0), 0) == [1]
 
 
+def test_poly_schedule_is_torchs():
+    recipe = replace(RECIPE, iterations=50, warmup_iterations=0, schedule="poly", poly_power=0.9)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=50, power=0.9)
+    expected = []
+    for _ in range(50):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step()
+    assert rates(recipe, *range(50)) == pytest.approx(expected)
+    assert rates(replace(recipe, warmup_iterations=10), 4, 20) == pytest.approx([expected[4] / 2, expected[20]])
+
+
+def test_sgd_step_by_hand():
+    """Momentum 0.9 and decay 0.05 from 1: gradients 2 and 2, rate 0.1; in the second step the velocity is kept."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.ones_(model[0].weight)
+    recipe = replace(RECIPE, optimiser="sgd", momentum=0.9, weight_decay=0.05, learning_rate=0.1)
+    optimiser = build_optimiser(model, recipe)
+    weight, velocity = 1.0, 0.0
+    for _ in range(2):
+        optimiser.zero_grad()
+        (2 * model[0].weight).sum().backward()
+        optimiser.step()
+        velocity = 0.9 * velocity + 2 + 0.05 * weight
+        weight -= 0.1 * velocity
+        assert model[0].weight.item() == pytest.approx(weight)
+
+
 @pytest.mark.parametrize(("method", "factor"), [("hcformer", 1), ("hcformer+", 2)])
 def test_paper_recipe_steps_at_the_reference_iterations(method, factor):
     """327778 and 355092 of 368750 iterations, twice that for HCFormer+."""

@@ -1,0 +1,134 @@
+"""Training batches: data order and augmentation as functions of (seed, iteration), whoever makes the batch.
+
+A process makes only its own positions of a batch, and processes that load ahead make the same ones.
+"""
+
+import functools
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bench.data.transforms import augment
+from bench.errors import BenchError
+from bench.experiments.recipe import Recipe
+from bench.provenance import available_cores
+from bench.training.distributed import World
+
+PREFETCHED = 2  # batches that a loading process holds ready
+MAX_WORKERS = 8
+DRAWS, JITTER_DRAWS = 4, 9  # random numbers that `augment` takes for a sample, and more with colour jitter
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one crop size: images uint8 [n, 3, H, W], of each the labels int64 [N] and masks bool [N, H, W]."""
+
+    images: Tensor
+    labels: list[Tensor]
+    masks: list[Tensor]
+
+    def pin_memory(self) -> "Batch":
+        return Batch(self.images.pin_memory(), *([x.pin_memory() for x in y] for y in (self.labels, self.masks)))
+
+
+def make_batch(dataset, recipe: Recipe, seed: int, iteration: int, positions: Sequence[int] | None = None) -> Batch:
+    """The samples at `positions` (default: all) of the batch that belongs to (seed, iteration)."""
+    indices = batch_indices(len(dataset), recipe.batch_size, seed, iteration)
+    positions = range(recipe.batch_size) if positions is None else positions
+    samples = [augment(dataset[indices[p]], _generator(recipe, seed, iteration, p), recipe) for p in positions]
+    return Batch(torch.stack([s.image for s in samples]), [s.labels for s in samples], [s.masks for s in samples])
+
+
+def _generator(recipe: Recipe, seed: int, iteration: int, position: int) -> torch.Generator:
+    """Of the augmentation of one sample. The samples of a batch draw one after the other from one sequence, whose
+    earlier part is skipped here."""
+    generator = torch.Generator().manual_seed(derived_seed("augmentation", seed, iteration))
+    torch.rand(position * (DRAWS + JITTER_DRAWS * recipe.colour_jitter), generator=generator)
+    return generator
+
+
+def batch_indices(length: int, batch_size: int, seed: int, iteration: int) -> list[int]:
+    """Positions iteration*B ... of an endless sequence of shuffled epochs; a function of its arguments alone."""
+    places = (divmod(p, length) for p in range(iteration * batch_size, (iteration + 1) * batch_size))
+    return [int(_epoch_order(length, seed, epoch)[offset]) for epoch, offset in places]
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
+
+
+def derived_seed(purpose: str, seed: int, number: int) -> int:
+    """A generator's seed for one purpose and step: unrelated for different arguments."""
+    digest = hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def loading_processes(world: World) -> int:
+    """How many processes load for each training process of this machine: one on a CPU, whose cores have other work,
+    and for a GPU its share of the cores, one to eight."""
+    if world.device.type == "cpu":
+        return 1
+    return max(1, min(MAX_WORKERS, available_cores() // world.local_size - 1))
+
+
+def load_batches(
+    dataset, recipe: Recipe, seed: int, start: int, positions: Sequence[int], workers: int, pin: bool
+) -> Iterator[Batch]:
+    """The batches of iteration `start` to the last. workers: processes that load ahead; 0: loaded here when asked for.
+
+    Raises BenchError for a sample that cannot be read, and for a loading process that was killed.
+    """
+    batches = _Batches(dataset, recipe, seed, tuple(positions))
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, recipe.iterations),
+        num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_alone,
+    )
+    iterator = iter(loader)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise BenchError(
+                "a process that loads images was killed: give this one more memory (also /dev/shm), or less to do"
+            ) from error
+        if isinstance(batch, str):
+            raise BenchError(batch)
+        yield batch
+
+
+class _Batches(Dataset):
+    """Item i is the batch of iteration i, or what is wrong with it: exceptions lose their form between processes."""
+
+    def __init__(self, dataset, recipe: Recipe, seed: int, positions: tuple[int, ...]):
+        self._arguments = dataset, recipe, seed
+        self._positions, self._length = positions, recipe.iterations
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, iteration: int) -> Batch | str:
+        try:
+            return make_batch(*self._arguments, iteration, self._positions)
+        except BenchError as error:
+            return str(error)
+
+
+def _leave_signals_alone(_: int) -> None:
+    """The training process decides when to end; a scheduler tells every process of a job."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

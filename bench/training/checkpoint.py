@@ -1,0 +1,41 @@
+"""Checkpoint files of a training."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from bench.errors import BenchError
+
+REMEDY = "delete it to train this run from its start"
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write to a temporary name, flush to disk, rename: a kill leaves the old checkpoint or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")  # one name: what a kill leaves is overwritten; one process of a run writes
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, identity: str) -> dict | None:
+    """The checkpoint's state, None if there is none. Raises BenchError for a damaged file or another run's."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("not a dictionary")
+        found = state["identity"]
+    except Exception as error:  # torch raises many kinds for a truncated or foreign file
+        raise damaged(path, error) from error
+    if found != identity:
+        raise BenchError(f"checkpoint {path} belongs to another run ({found}): {REMEDY}")
+    return state
+
+
+def damaged(path: Path, error: Exception) -> BenchError:
+    return BenchError(f"checkpoint {path} is damaged ({type(error).__name__}): {REMEDY}")
