@@ -25,6 +25,13 @@ def reproduce_table1(session: nox.Session) -> None:
 
 
 @nox.session
+def small_real(session: nox.Session) -> None:
+    """Train small models on CamVid and nuclei and print the table; options go to `bench run`: `-- --data-root DIR`."""
+    install(session)
+    session.run("bench", "run", "small_real", *session.posargs)
+
+
+@nox.session
 def benchmark(session: nox.Session) -> None:
     """Time clustering, decoding, whole networks and training steps; options go to `bench benchmark`."""
     install(session)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import cli_models, options
+from bench import cli_data, cli_launch, cli_models, cli_recipe, cli_score, cli_train, options
 from bench.errors import BenchError, plain
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ app = typer.Typer(
     help="Reproducibility benchmark for HCFormer: measure a table of the paper and set it beside the published one.",
 )  # fmt: skip
 app.add_typer(cli_models.weights, name="weights")
+app.add_typer(cli_data.data, name="data")
+app.add_typer(cli_recipe.recipe, name="recipe")
 app.command()(cli_models.predict)
+app.command()(cli_score.score)
+app.command()(cli_launch.launch)
+app.command()(cli_train.train)
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table, e.g. table1.")]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import Measurement, PaperTable
@@ -66,10 +65,8 @@ def run(
     planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
     command = tuple(["bench", *sys.argv[1:]])
     common = {"store": str(store.path), "force": force, "command": command}
-    if data_root and scale == "paper":  # the data of the small scale is generated, in the cache
-        common["data_root"] = str(data_root)
     single = [
-        (Job(m.kind, (m.experiment,), seed=m.seed, **common), p.estimate_s)
+        (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
         for p in planned
         for m in (p.measurement,)
         if m.kind != "latency"
@@ -84,7 +81,8 @@ def run(
         (latency, 1),
         (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
-    load_published(table.name)  # a broken checkout shows now, not when all is measured
+    if table.rows:
+        load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     return JobPool(stages, store, quiet).run() if planned else []
 
@@ -96,24 +94,28 @@ def evaluate_released(
     """Evaluate a checkpoint that was trained elsewhere; returns a line if that failed, nothing if it is there.
 
     Raises BenchError before anything starts: for an unreadable file, a record of another file (without force), a data
-    set that has no reader yet or whose files are missing.
+    set whose files are missing.
     """
-    from bench.data.registry import DATASETS, get_dataset_info, open_split
+    from bench.data.registry import get_dataset_info, open_split
     from bench.released import is_done
 
     info = get_dataset_info(experiment.dataset)
-    if info.task != "panoptic":
-        known = ", ".join(sorted(name for name, other in DATASETS.items() if other.task == "panoptic"))
-        raise BenchError(f"evaluation of {info.name} is not built yet: evaluate a checkpoint of {known}")
     if not force and is_done(store, experiment, weights):
         return []
-    root = None if info.generated or data_root is None else str(data_root)
-    images = len(open_split(info.name, "val", root and Path(root)))
+    root = root_of(experiment, data_root)
+    images = len(open_split(info.name, info.eval_split, root and Path(root)))
     job = Job(
         "released", (experiment,), str(store.path), data_root=root, weights=str(weights), force=force,
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
     return JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+
+
+def root_of(experiment: Experiment, data_root: Path | None) -> str | None:
+    """The folder that the experiment's data set is looked for in; generated ones lie in the cache."""
+    from bench.data.registry import get_dataset_info
+
+    return None if data_root is None or get_dataset_info(experiment.dataset).generated else str(data_root)
 
 
 def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:
@@ -124,7 +126,7 @@ def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> N
     from bench.data.registry import get_dataset_info, open_split
 
     for name in sorted({experiment.dataset for experiment in experiments}):
-        for split in ("train", "val"):
+        for split in ("train", get_dataset_info(name).eval_split):
             open_split(name, split, None if get_dataset_info(name).generated else data_root)
 
 

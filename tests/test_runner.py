@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bench import pool, runner
-from bench.data.registry import DATASETS, dataset_root, get_dataset_info
+from bench.data.registry import dataset_root, get_dataset_info
 from bench.errors import BenchError
 from bench.experiments import get_table, recipe_for
 from bench.records import Record, Store
@@ -196,7 +196,7 @@ def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monke
     for what in (R50, SMALL):
         answer = runner.evaluate_released(what, weights, store, tmp_path / "coco")
         assert answer == ["the pool's answer"]
-    assert opened == [("coco_panoptic", "val", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
+    assert opened == [("coco_panoptic", "val2017", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
     (((job, estimate),), slots), *rest = started[0]
     assert (job.kind, job.experiments, job.weights, job.force) == ("released", (R50,), str(weights), False)
     assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
@@ -232,13 +232,6 @@ def test_data_of_other_categories_starts_nothing(tmp_path, weights, monkeypatch)
         path.rename(path.with_name(path.name.replace("_val", "_val2017")))
     with pytest.raises(BenchError, match="is it the right data set"):
         runner.evaluate_released(R50, weights, Store(tmp_path / "store"), root)
-
-
-def test_data_set_without_a_reader_starts_nothing(tmp_path, started, weights, monkeypatch):
-    monkeypatch.setitem(DATASETS, "coco_panoptic", replace(DATASETS["coco_panoptic"], task="semantic"))
-    with pytest.raises(BenchError, match=r"^evaluation of coco_panoptic is not built yet: .*synthetic_panoptic$"):
-        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), tmp_path)
-    assert started == []
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 8)])

@@ -1,4 +1,4 @@
-"""How often and how long HCFormer copies in a forward pass, by torch's profiler, in the plain and in the fast layout."""
+"""How often and how long a forward pass of HCFormer copies, by torch's profiler, plain and in the fast layout."""
 
 import torch
 from torch.profiler import ProfilerActivity, profile

@@ -36,7 +36,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
     of an outdated recipe are left out. The published value never stands in a small-scale row. Raises BenchError on a
     damaged record or published file.
     """
-    published = load_published(table.name)
+    published = load_published(table.name) if table.rows else {}
     ours, theirs = by_experiment(store), by_experiment(reference)
     lines = []
     for row, column in _cells(table):
@@ -124,6 +124,7 @@ def _cells(table: PaperTable) -> Iterable[tuple[Row, Column]]:
             yield row, column
             if column.kind == "latency":
                 yield row, replace(column, metric=f"{column.metric}_p90")
-    for row in table.small_rows:
-        for column in table.small_columns:
-            yield row, column
+    for block in table.small_blocks:
+        for row in block.rows:
+            for column in block.columns:
+                yield row, column

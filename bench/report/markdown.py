@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.experiments.tables import Column, PaperTable, Row
-from bench.records import Store
+from bench.records import Record, Store
 from bench.report.frame import by_experiment
 from bench.report.latency import latency_block
 from bench.report.released import released_notes
@@ -38,11 +38,19 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
     if len(records) > len(current):
         stale = len(records) - len(current)
         parts.append(f"Left out: {stale} accuracy record(s), made with another recipe than today's.")
-    parts += [*LEGEND, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
-    parts += [*_complexity(table, cells), *_notes(table, "complexity")]
-    parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
-    parts += small_block(table, cells, ours, theirs)
+    if table.rows:
+        parts += _paper_part(table, cells, ours, theirs, current)
+    else:
+        parts.append("Nothing here is printed in the paper: small models, trained and tested by this program alone.")
+    for block in table.small_blocks:
+        parts += small_block(block, cells, ours, theirs)
     return "\n\n".join(parts) + "\n"
+
+
+def _paper_part(table: PaperTable, cells: dict, ours: dict, theirs: dict, current: Sequence[Record]) -> list[str]:
+    parts = [*LEGEND, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
+    parts += [*_complexity(table, cells), *_notes(table, "complexity")]
+    return [*parts, *latency_block(table, cells, current), *_notes(table, "latency")]
 
 
 def _notes(table: PaperTable, kind: str) -> list[str]:
