@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
+from bench.jobs import TRY_AGAIN, Job, run_job
+
 PLAIN_REPORT_SECONDS = 20.0
 PRECISIONS = ("float32", "bf16", "fp16")
 
@@ -44,20 +45,17 @@ def train(
     exits with code 75.
     """
     from bench import cli
-    from bench.data.registry import get_dataset_info
     from bench.errors import unknown_name
     from bench.experiments.recipe import recipe_for
     from bench.experiments.tables import find_row
-    from bench.jobs import Job, run_job
+    from bench.runner import root_of
 
     experiment = find_row(row)
     if precision is not None and precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    generated = get_dataset_info(experiment.dataset).generated  # in the cache, not below the data root
-    root = None if generated or data_root is None else str(data_root)
     stop = _StopRequest()
     signal.signal(signal.SIGTERM, stop.note)
-    job = Job("accuracy", (experiment,), str(cli._store(store).path), seed, data_root=root,
+    job = Job("accuracy", (experiment,), str(cli._store(store).path), seed, data_root=root_of(experiment, data_root),
               command=("bench", *sys.argv[1:]))  # fmt: skip
 
     from bench.training.distributed import Stopped, join  # with torch

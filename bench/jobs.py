@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"  # as in bench.training.engine, which imports torch
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
+TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
 BUSY, WANTED, DONE = range(3)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from bench.cli_train import TRY_AGAIN
+from bench.jobs import TRY_AGAIN
 from bench.launch.plan import Setup, Training, command, environment, is_claimed, log_path, read_failure
 from bench.launch.supervisor import STOP, Supervised, note, start
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.cli_train import TRY_AGAIN
+from bench.jobs import TRY_AGAIN
 from bench.launch.plan import Setup, Training, command
 
 STOP = "stop"  # a file beside the log: the launch that started this job has ended it, do not requeue

@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from bench.cli_train import TRY_AGAIN
+from bench.jobs import TRY_AGAIN
 
 
 def exit_code(failure: ChildFailedError) -> int:
