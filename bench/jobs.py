@@ -66,7 +66,8 @@ class Job:
         if self.weights:
             return f"evaluation of {Path(self.weights).name}"
         e = self.experiments[0]
-        return f"{self.kind} {e.method} {e.backbone}" + ("" if self.seed is None else f" seed {self.seed}")
+        where = e.dataset if e.scale == "small" else e.backbone  # small models have one backbone
+        return f"{self.kind} {e.method} {where}" + ("" if self.seed is None else f" seed {self.seed}")
 
 
 class Reporter:

@@ -39,7 +39,7 @@ def test_json_round_trip(job):
 def test_labels():
     assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
     assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
-    assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer small seed 0"
+    assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer synthetic_panoptic seed 0"
     assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"
 
 
