@@ -132,12 +132,15 @@ def _is_done(job: Job, store: Store) -> bool:
 
 def _complexity(job: Job, store: Store, report: Reporter) -> None:
     from bench import provenance
-    from bench.profiling.complexity import PROTOCOL, measure_complexity
+    from bench.profiling.complexity import measure_complexity
+    from bench.profiling.inputs import protocol
 
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     metrics = measure_complexity(job.experiments[0], report)
     facts["duration_s"] = time.monotonic() - begun
-    store.write(Record(job.experiments[0], "complexity", metrics, facts, details=PROTOCOL), force=True)
+    store.write(
+        Record(job.experiments[0], "complexity", metrics, facts, details=protocol(job.experiments[0])), force=True
+    )
 
 
 def _latency(job: Job, store: Store, report: Reporter) -> None:

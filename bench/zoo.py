@@ -8,20 +8,23 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from baselines.fpn import fpn
 from baselines.maskformer import maskformer
+from baselines.per_pixel import DILATED_STAGES, deeplabv3, fcn_32s, pspnet
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError, unknown_name
-from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
+from bench.experiments.experiment import SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
 from models.backbones.resnet import resnet, small_resnet
 from models.hcformer import hcformer
+from models.per_pixel import hc_deeplabv3, hc_fcn_32s, hc_pspnet
 
 
 def _r50(experiment: Experiment, drop_path: float) -> nn.Module:
-    return resnet(50, _deformable_level(experiment))
+    return resnet(50, **_resnet_factors(experiment))
 
 
 def _r101(experiment: Experiment, drop_path: float) -> nn.Module:
-    return resnet(101, _deformable_level(experiment))
+    return resnet(101, **_resnet_factors(experiment))
 
 
 def _swin_s(experiment: Experiment, drop_path: float) -> nn.Module:
@@ -37,11 +40,25 @@ def _swin_l(experiment: Experiment, drop_path: float) -> nn.Module:
 
 
 def _small(experiment: Experiment, drop_path: float) -> nn.Module:
-    return small_resnet(_deformable_level(experiment), SMALL_SCALE_MODEL["blocks"], SMALL_SCALE_MODEL["width"])
+    sizes = SMALL_SCALE_MODEL["blocks"], SMALL_SCALE_MODEL["width"]
+    return small_resnet(_deformable_level(experiment), *sizes, _dilated_stages(experiment))
 
 
 def _deformable_level(experiment: Experiment) -> int:
     return experiment.hierarchical_level if experiment.downsampling == "deformable" else 0
+
+
+def _dilated_stages(experiment: Experiment) -> int:
+    """PSPNet and DeepLabv3 predict at output stride 8 (appendix E.1)."""
+    return DILATED_STAGES if experiment.method in ("pspnet", "deeplabv3") else 0
+
+
+def _resnet_factors(experiment: Experiment) -> dict[str, object]:
+    """Per-pixel models train the batch norms of their backbone, as [69], whose protocol they follow (appendix E.1)."""
+    factors: dict[str, object] = {"deformable_level": _deformable_level(experiment)}
+    if experiment.method in PIXEL_METHODS:
+        factors |= {"dilated_stages": _dilated_stages(experiment), "norm": nn.BatchNorm2d}
+    return factors
 
 
 def _output_norms(experiment: Experiment) -> tuple[int, ...]:
@@ -94,6 +111,22 @@ def _mask2former(experiment: Experiment, num_classes: int, backbone: nn.Module) 
     )
 
 
+def _clustering(experiment: Experiment) -> dict[str, int]:
+    """Level and, where it is not the paper's, width of the clustering of a per-pixel model."""
+    small = experiment.scale == "small"
+    width = {"embedding_channels": SMALL_SCALE_MODEL["embedding_channels"]} if small else {}
+    return {"hierarchical_level": experiment.hierarchical_level} | width
+
+
+def _channels(experiment: Experiment) -> dict[str, int]:
+    return {"channels": SMALL_SCALE_PIXEL["channels"]} if experiment.scale == "small" else {}
+
+
+def _atrous(experiment: Experiment) -> dict[str, object]:
+    """Width and dilations of DeepLabv3's head, where they are not the paper's."""
+    return dict(SMALL_SCALE_PIXEL) if experiment.scale == "small" else {}
+
+
 def _width(experiment: Experiment) -> dict[str, float]:
     """Width, heads, feed-forward width and dropout of the transformer, where they are not the paper's."""
     names = ("channels", "heads", "hidden", "dropout")
@@ -113,6 +146,17 @@ METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
     "maskformer": _maskformer,
     "mask2former": _mask2former,
 }
+PIXEL_METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
+    "fcn_32s": lambda experiment, classes, backbone: fcn_32s(classes, backbone),
+    "fpn": lambda experiment, classes, backbone: fpn(classes, backbone, **_channels(experiment)),
+    "pspnet": lambda experiment, classes, backbone: pspnet(classes, backbone),
+    "deeplabv3": lambda experiment, classes, backbone: deeplabv3(classes, backbone, **_atrous(experiment)),
+    "hc_fcn_32s": lambda experiment, classes, backbone: hc_fcn_32s(classes, backbone, **_clustering(experiment)),
+    "hc_pspnet": lambda experiment, classes, backbone: hc_pspnet(classes, backbone, **_clustering(experiment)),
+    "hc_deeplabv3": lambda experiment, classes, backbone: hc_deeplabv3(
+        classes, backbone, **_clustering(experiment), **_atrous(experiment)
+    ),
+}
 
 
 def build_model(experiment: Experiment, seed: int | None = None, drop_path: float = 0.0) -> nn.Module:
@@ -122,8 +166,9 @@ def build_model(experiment: Experiment, seed: int | None = None, drop_path: floa
     Builds on the default device, so `with torch.device("meta")` gives a model without memory.
     Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
     """
-    if experiment.method not in METHODS:
-        raise unknown_name("method", experiment.method, METHODS)
+    methods = METHODS | PIXEL_METHODS
+    if experiment.method not in methods:
+        raise unknown_name("method", experiment.method, methods)
     if experiment.backbone not in BACKBONES:
         raise unknown_name("backbone", experiment.backbone, BACKBONES)
     with torch.random.fork_rng(devices=[]):
@@ -132,6 +177,6 @@ def build_model(experiment: Experiment, seed: int | None = None, drop_path: floa
         try:
             backbone = BACKBONES[experiment.backbone](experiment, drop_path)
             num_classes = get_dataset_info(experiment.dataset).num_classes
-            return METHODS[experiment.method](experiment, num_classes, backbone)
+            return methods[experiment.method](experiment, num_classes, backbone)
         except ValueError as error:
             raise BenchError(f"cannot build {experiment.key}: {error}") from error

@@ -7,6 +7,8 @@ from bench.errors import BenchError, unknown_name
 from bench.experiments.hashing import content_hash
 
 METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
+# Per-pixel classification (Table I): they return a PixelPrediction and have no transformer.
+PIXEL_METHODS = ("fcn_32s", "fpn", "pspnet", "deeplabv3", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3")
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
 DATASETS = ("coco_panoptic", "coco_instance", "ade20k", "cityscapes", "camvid", "nuclei", "synthetic_panoptic")
 SCALES = ("paper", "small")
@@ -20,6 +22,7 @@ SMALL_SCALE_FACTORS = {
     "maskformer": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
     "mask2former": {"decoder_layers": 3, "num_queries": 20, "encoder_layers": 2},
 }
+PIXEL_FACTORS = {"decoder_layers": 0, "num_queries": 0, "encoder_layers": 0, "transformer_decoder": "standard"}
 SMALL_SCALE_QUERIES = {"nuclei": 100}  # instead of 20: an image has some thirty nuclei, a few have over a hundred
 
 # The sizes that all small models share: backbone (bottlenecks a stage, planes of the first stage, no pooling in the
@@ -34,6 +37,8 @@ SMALL_SCALE_MODEL = {
     "dropout": 0.0,
     "embedding_channels": 64,
 }
+# What small per-pixel models have instead of 256 channels and DeepLabv3's rates (12, 24, 36), in proportion to the map.
+SMALL_SCALE_PIXEL = {"channels": 64, "atrous_rates": (4, 8, 12)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Experiment:
     A factor that a method does not have is set to one fixed value, so that equal experiments compare and hash
     equal: MaskFormer and Mask2Former have `hierarchical_level` 0; without clustering, and in Swin (which keeps
     its own patch merging), `downsampling` is "conv", meaning "not replaced"; MaskFormer's decoder is "standard",
-    Mask2Former's "masked".
+    Mask2Former's "masked". Per-pixel methods have no transformer: layers and queries 0, decoder "standard"; without
+    "hc_" in their name no clustering either.
 
     hierarchical_level: number of clustering modules, 0 to 3, counted from the coarsest downsampling (Table 4).
     decoder_layers: transformer decoder layers (Table 5).  num_queries: learnable queries (Appendix D).
@@ -64,7 +70,7 @@ class Experiment:
     encoder_layers: int
 
     def __post_init__(self):
-        _known("method", self.method, METHODS)
+        _known("method", self.method, METHODS + PIXEL_METHODS)
         _known("backbone", self.backbone, BACKBONES)
         _known("data set", self.dataset, DATASETS)
         _known("scale", self.scale, SCALES)
@@ -73,13 +79,16 @@ class Experiment:
         if (self.backbone == "small") != (self.scale == "small"):
             raise BenchError(f"backbone '{self.backbone}' does not exist at scale '{self.scale}': use both 'small'")
         _in_range("hierarchical_level", self.hierarchical_level, 0, 3)
-        _in_range("decoder_layers", self.decoder_layers, 1, 64)
-        _in_range("num_queries", self.num_queries, 1, 10_000)
+        fewest = 0 if self.method in PIXEL_METHODS else 1
+        _in_range("decoder_layers", self.decoder_layers, fewest, 64)
+        _in_range("num_queries", self.num_queries, fewest, 10_000)
         _in_range("encoder_layers", self.encoder_layers, 0, 64)
         if self.method == "hcformer" and self.encoder_layers:
             raise BenchError("hcformer has no transformer encoder (encoder_layers 0): use method 'hcformer+'")
         if self.method in ("hcformer+", "mask2former") and not self.encoder_layers:
             raise BenchError(f"{self.method} needs a transformer encoder: set encoder_layers to 1 or more")
+        if self.method in PIXEL_METHODS and self.backbone.startswith("swin"):
+            raise BenchError(f"{self.method} is not built on {self.backbone}: use 'r101', as Table I, or 'r50'")
         self._normalise()
 
     def _normalise(self) -> None:
@@ -87,6 +96,11 @@ class Experiment:
             decoder = "standard" if self.method == "maskformer" else "masked"
             object.__setattr__(self, "hierarchical_level", 0)
             object.__setattr__(self, "transformer_decoder", decoder)
+        if self.method in PIXEL_METHODS:
+            for name, value in PIXEL_FACTORS.items():
+                object.__setattr__(self, name, value)
+            if not self.method.startswith("hc_"):
+                object.__setattr__(self, "hierarchical_level", 0)
         if self.hierarchical_level == 0 or self.backbone.startswith("swin"):
             object.__setattr__(self, "downsampling", "conv")
 
@@ -95,6 +109,8 @@ class Experiment:
         """Name of the experiment's folder in a store: readable part and content hash."""
         method = self.method.replace("+", "_plus")
         sizes = SMALL_SCALE_MODEL if self.scale == "small" else {}
+        if self.scale == "small" and self.method in PIXEL_METHODS:
+            sizes = sizes | SMALL_SCALE_PIXEL
         content = content_hash(self.to_dict() | sizes)
         return f"{method}-{self.backbone}-{self.dataset}-{self.scale}-{content}"
 
@@ -116,7 +132,7 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
     Sections 3.1 and Appendix D. Where the released configurations say otherwise, theirs, because the paper's numbers
     come from them: nine decoder layers on Cityscapes and with the standard decoder (the paper says eight).
     """
-    _known("method", method, METHODS)
+    _known("method", method, METHODS + PIXEL_METHODS)
     known = [field.name for field in fields(Experiment)][4:]
     for name in factors:
         _known("factor", name, known)
@@ -125,7 +141,9 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
         "downsampling": "deformable",
         "transformer_decoder": "masked",
     }
-    if scale == "small":
+    if method in PIXEL_METHODS:
+        defaults |= PIXEL_FACTORS
+    elif scale == "small":
         defaults |= SMALL_SCALE_FACTORS[method]
         defaults["num_queries"] = SMALL_SCALE_QUERIES.get(dataset, defaults["num_queries"])
     else:
@@ -135,6 +153,8 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
 
 def factor_sources(experiment: Experiment) -> dict[str, str]:
     """Where the default of each factor comes from, by name of the factor ("3.1": section of the paper)."""
+    if experiment.method in PIXEL_METHODS:
+        return _pixel_sources(experiment)
     small, own = experiment.scale == "small", not experiment.method.startswith("hcformer")
     sizes = "ours: small scale" if small else "its paper's configuration" if own else None
     return {
@@ -144,6 +164,14 @@ def factor_sources(experiment: Experiment) -> dict[str, str]:
         "downsampling": "not replaced" if experiment.downsampling == "conv" else "paper 2.5: DCNv2 in ResNets",
         "transformer_decoder": "its paper" if own else "paper 3.1",
         "encoder_layers": sizes or "paper 2.5: six in HCFormer+, none in HCFormer",
+    }
+
+
+def _pixel_sources(experiment: Experiment) -> dict[str, str]:
+    plain = not experiment.method.startswith("hc_")
+    return dict.fromkeys(PIXEL_FACTORS, "none: the method has no transformer") | {
+        "hierarchical_level": "none: the method has no clustering modules" if plain else "paper 3.1",
+        "downsampling": "not replaced" if experiment.downsampling == "conv" else "paper 2.5: DCNv2 in ResNets",
     }
 
 

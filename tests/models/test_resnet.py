@@ -205,6 +205,32 @@ def test_frozen_batch_norm():
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("dilated", [1, 2, 3])
+def test_dilated_stages_equal_torchvision(dilated):
+    """The strides of that many coarsest stages become dilations; the parameters stay the same."""
+    other = torchvision.models.resnet50(replace_stride_with_dilation=[3 - i <= dilated for i in range(3)]).eval()
+    model = resnet(50, dilated_stages=dilated)
+    model.load_state_dict({name: value for name, value in other.state_dict().items() if not name.startswith("fc.")})
+    extractor = create_feature_extractor(other, [*STAGES, "layer2.0", "layer3.0"])
+    with torch.inference_mode():
+        images = torch.randn(1, 3, 49, 65)
+        output, expected = model(images), extractor(images)
+    for feature, stage in zip(output.features, STAGES, strict=True):
+        assert relative_error(feature, expected[stage]) < 1e-5
+    assert len(output.pairs) == len(model.pair_channels) == 3 - dilated
+    for i, pair in enumerate(output.pairs):
+        for feature, stage in zip(pair, (STAGES[i], f"{STAGES[i + 1]}.0"), strict=True):
+            assert relative_error(feature, expected[stage]) < 1e-5
+    assert [tuple(c) for c in model.pair_channels] == [(256, 512), (512, 1024)][: 3 - dilated]
+
+
+def test_dilated_stages_have_nothing_to_deform():
+    with pytest.raises(ValueError, match="deformable_level must be 0"):
+        resnet(50, deformable_level=1, dilated_stages=2)
+    with pytest.raises(ValueError, match="dilated_stages 4"):
+        small_resnet(dilated_stages=4)
+
+
 def test_runs_on_the_meta_device():
     with torch.device("meta"):
         output = resnet(101, 3)(torch.zeros(1, 3, 800, 1333))

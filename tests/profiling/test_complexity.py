@@ -17,6 +17,7 @@ from bench.profiling.complexity import (
     network_flops,
     padded,
     post_processing_flops,
+    protocol,
     resized,
 )
 from bench.profiling.counter import count_flops
@@ -137,12 +138,13 @@ def test_table1_counts_with_r50(method):
 
 def test_post_processing_of_one_image_by_hand():
     size = ImageSizes((480, 640), (800, 1067), (800, 1088))
-    logits = torch.zeros(100, 134, device="meta"), torch.zeros(100, 200, 272, device="meta")
-    flops = post_processing_flops(*logits, size)
+    prediction = MaskPrediction(torch.zeros(1, 100, 134, device="meta"), torch.zeros(1, 100, 200, 272, device="meta"))
+    flops = post_processing_flops(prediction, size)
     assert flops["upsample_bilinear2d"] == 4 * 100 * (800 * 1088 + 480 * 640)
     assert sum(flops.values()) - flops["upsample_bilinear2d"] == 100 * 133 * 480 * 640
 
 
-def test_other_protocols_are_refused():
+@pytest.mark.parametrize("what", [protocol, measure_complexity])
+def test_other_protocols_are_refused(what):
     with pytest.raises(BenchError, match="synthetic_panoptic"):
-        measure_complexity(experiment("hcformer", "small", "synthetic_panoptic", "small"))
+        what(experiment("hcformer", "small", "synthetic_panoptic", "small"))
