@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from bench.data.coco import Sample
 from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.data.transforms import preprocess, resize_image
+from bench.errors import BenchError
 from bench.evaluation.base import Evaluator, Prediction
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
@@ -25,12 +26,15 @@ from bench.training.batches import loading_processes
 from bench.training.distributed import World
 from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
 from bench.training.progress import StepReport
+from bench.weights.convert import write_weights
 from bench.weights.imagenet import load_imagenet
+from bench.weights.load import pack
 from bench.zoo import build_model
 from models.clustering import fast_form, use_form
 
 EVALUATION_SHARE = 0.05  # of the progress bar
 PREDICTIONS = "predictions"
+WEIGHTS = "weights.safetensors"
 Progress = Callable[[float, float, str], None]
 Resizing = tuple[int | None, int | None]
 
@@ -92,6 +96,8 @@ def measure_accuracy(
     )  # fmt: skip
     if found is None:
         return None
+    if experiment.scale == "paper":  # days of work; a small model is trained again in minutes
+        _keep(model, experiment, seed, folder / WEIGHTS)
     values, seconds = found
     metrics = percentages(values, len(val_set))
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
@@ -125,6 +131,13 @@ def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> t
     return model, weights
 
 
+def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> None:
+    """Write the trained weights as `bench weights convert` does, for `bench predict` and `bench run --weights`."""
+    facts = {"source": f"trained here, seed {seed}", "source_sha256": "", "format": "hcformer-bench"}
+    facts |= {"content": "model", "experiment": experiment.to_dict()}
+    write_weights({name: value.cpu() for name, value in model.state_dict().items()}, pack(facts), path)
+
+
 def _prediction_writer(folder: Path, experiment: Experiment, seed: int, dataset, world: World) -> PredictionWriter:
     """Of all processes on the same folder, which the first one prepares."""
     identity = {
@@ -135,7 +148,11 @@ def _prediction_writer(folder: Path, experiment: Experiment, seed: int, dataset,
     }
     if not world.is_main:
         world.wait()
-    writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
+    try:
+        writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
+    except BenchError:  # of another post-processing, before an upgrade: what it measured is not used either
+        shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
+        writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
     if world.is_main:
         world.wait()
     return writer

@@ -1,5 +1,6 @@
 """The commands for data sets on disk: `bench data prepare`, `bench data check`, `bench data synthesize`."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,8 +45,10 @@ def check(
 ) -> None:
     """Verify a data set before hours are spent on it: prints each split's fingerprint, or the problems and exits 1."""
     from bench.data.check import check as check_data
+    from bench.data.registry import get_dataset_info
 
-    with _bar() as progress:
+    data_root = None if get_dataset_info(name).generated else data_root  # as in `train`: it lies in the cache
+    with _bar("give the same command again") as progress:
         reports = check_data(name, data_root, everything, progress)
     for report in reports:
         if not report.problems:
@@ -63,13 +66,14 @@ def synthesize(
     """Write generated scenes in the official layout of a data set, to try things without a download."""
     from bench.data.layouts import synthesize as write
 
-    with _bar() as progress:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that no half of the data set is left behind
+    with _bar("nothing was written, give the same command again") as progress:
         write(name, out, images, lambda done, total: progress(done, total, name))
     typer.echo(f"written: {plain(str(out))}")
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None]]:
+def _bar(remedy: str = "the same command goes on where it stopped") -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar with the time left; an interruption ends the program with one line."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -90,7 +94,7 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
             if tasks:
                 bar.stop()
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on where it stopped", err=True)
+        typer.echo(f"interrupted: {remedy}", err=True)
         sys.exit(130)
 
 

@@ -94,7 +94,7 @@ def _check(backend: str, nodes: int, partition: str | None, hours: float | None)
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise BenchError(f"--hours must be positive, got {hours:g}")
     if backend != "torchrun" and find_spec("submitit") is None:
-        raise BenchError(f'--backend {backend} needs submitit: pip install "hcformer-bench[slurm]"')
+        raise BenchError(f"--backend {backend} needs submitit: pip install submitit")
 
 
 def _gpus(given: int | None, backend: str, scale: str, dry_run: bool) -> tuple[int, bool]:

@@ -52,6 +52,17 @@ def fixed_values(recipe: "Recipe") -> list[tuple[str, object, str]]:
         ("pixel_mean", transforms.PIXEL_MEAN, "reference configuration"),
         ("pixel_std", transforms.PIXEL_STD, "reference configuration"),
     ]
+    values += [
+        ("padding", "mean colour", "ours; Mask2Former's configuration: grey, 128"),
+        (
+            "emptied segments",
+            "dropped",
+            "ours: a crop's segments without a pixel; Mask2Former keeps them on COCO panoptic",
+        ),
+        ("empty images", "trained on", "ours; Mask2Former's configuration drops them on COCO instance"),
+    ]
+    if recipe.resize_mode == "shorter_side":
+        values.append(("longest side in training", "any", "ours; Mask2Former's configuration caps it at 2048 to 4096"))
     if recipe.colour_jitter:
         ssd = "with probability 0.5: SSD, as in Mask2Former's configuration"
         values += [

@@ -13,6 +13,7 @@ import typer
 from bench.jobs import TRY_AGAIN, Job, run_job
 
 PLAIN_REPORT_SECONDS = 20.0
+MAX_SEED = 2**32 - 1
 PRECISIONS = ("float32", "bf16", "fp16")
 
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.")]
@@ -20,7 +21,9 @@ RowName = Annotated[str, typer.Argument(metavar="ROW", help="TABLE/METHOD-BACKBO
 
 def train(
     row: RowName,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, data order and augmentation.")],
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of weights, data order and augmentation.")
+    ],
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of records and tables; default: results/local.")
     ] = None,
@@ -66,7 +69,7 @@ def train(
             execution = Execution(world, precision, micro_batch, tensorboard=tensorboard, stop=stop)
             facts = execution.facts(recipe_for(experiment))
             with _display(row, seed, world.is_main) as report:
-                report.say(_description(facts, str(world.device)))
+                report.head = _description(facts, str(world.device))
                 run_job(job, report, execution)
             if world.is_main:
                 _print_record(experiment, seed, cli._store(store))
@@ -92,7 +95,12 @@ class _StopRequest:
 
 
 class _Display:
-    """A bar with what the training says of itself; lines now and then where the output is no terminal."""
+    """A bar with what the training says of itself; lines now and then where the output is no terminal.
+
+    head: said before the first of these, so that a mistake found earlier is all that is said.
+    """
+
+    head = ""
 
     def __init__(self, console, bar, task):
         self._console, self._bar, self._task = console, bar, task
@@ -102,6 +110,9 @@ class _Display:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, done: float, total: float, label: str) -> None:
+        if self.head:
+            self.say(self.head)
+            self.head = ""
         self._bar.update(self._task, completed=done, total=total, description=label)
         now = time.monotonic()
         if self._first is None:

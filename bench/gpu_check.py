@@ -106,7 +106,7 @@ def _run_part(store: Path, name: str, limit_s: float) -> dict:
     try:
         part = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        late = code == -signal.SIGALRM
+        late = code == -signal.SIGALRM  # before it had anything to keep
         reason = f"not finished in {max(limit_s, 0):.0f} s" if late else f"the process ended with exit code {code}"
         part = {"state": "out of time" if late else "failed", "reason": reason, "result": None, "provenance": None}
     out.unlink(missing_ok=True)
@@ -126,18 +126,24 @@ def _child(name: str, store: Path, seconds: int) -> None:
             spent = now - begun
             print(f"[{name}] {done:.0f}/{total:.0f}, {spent:.0f} of at most {seconds} s: {label}", file=sys.stderr)
 
+    out, facts = store / f".gpu_check-{name}.json", provenance.collect(["bench", "gpu-check", "--part", name])
+
+    def keep(result: dict) -> None:
+        """What there is so far, should the time run out."""
+        part = {"state": "out of time", "reason": f"not finished in {seconds} s", "result": result, "provenance": facts}
+        write_atomically(out, json.dumps(part))
+
     part = {"state": "passed", "reason": "", "result": None}
     try:
-        result, failures = PARTS[name].run("cuda", store, progress)
+        result, failures = PARTS[name].run("cuda", store, progress, keep)
         part |= {"result": result}
         if failures:
             part |= {"state": "failed", "reason": "; ".join(failures)}
     except ModuleNotFoundError as error:
         part |= {"state": "skipped", "reason": f"package {error.name} is not installed"}
-    except (BenchError, RuntimeError, ValueError, AssertionError) as error:  # torch and Triton raise these for a device
+    except Exception as error:  # torch, Triton and the compilers raise many kinds for a device
         part |= {"state": "failed", "reason": f"{type(error).__name__}: {one_line(error)[:500]}"}
-    part["provenance"] = provenance.collect(["bench", "gpu-check", "--part", name])
-    write_atomically(store / f".gpu_check-{name}.json", json.dumps(part))
+    write_atomically(out, json.dumps(part | {"provenance": facts}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

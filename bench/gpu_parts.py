@@ -1,7 +1,7 @@
 """The parts of `bench gpu-check`: what each measures, what counts as a failure, and how its result is shown.
 
-A part is `run(device, store, progress) -> (result as JSON, failures)`. Packages that not every machine has are imported
-inside; a missing one skips the part.
+A part is `run(device, store, progress, keep) -> (result as JSON, failures)`; `keep` takes what there is so far, should
+the time run out. Packages that not every machine has are imported inside; a missing one skips the part.
 """
 
 import importlib.util
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Progress = Callable[[int, int, str], None]
+Keep = Callable[[dict], None]
 TRAINING_STEPS = 20
 
 
@@ -19,7 +20,7 @@ TRAINING_STEPS = 20
 class Part:
     """seconds: its share of the eight minutes; what earlier parts leave over is added."""
 
-    run: Callable[[str, Path, Progress], tuple[dict, list[str]]]
+    run: Callable[[str, Path, Progress, Keep], tuple[dict, list[str]]]
     seconds: float
     show: Callable[[dict], str]
 
@@ -32,18 +33,20 @@ def forms_on(device: str) -> tuple[str, ...]:
     return ("reference", "compiled", "triton") if fused else ("reference", "compiled")
 
 
-def kernels(device: str, store: Path, progress: Progress) -> tuple[dict, list[str]]:
+def kernels(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Every form against the definition in float64, forward and gradients."""
     from bench.profiling.forms_check import check_forms
 
-    rows = check_forms(device, forms_on(device)[::-1], progress)  # the fused kernels first: time may run out
+    rows = check_forms(device, forms_on(device)[::-1], progress, keep)  # the fused kernels first: time may run out
     failures = [
-        f"{r['form']} {r['operation']} {r['dtype']} is off by {r['error']:.2g}" for r in rows if not r["passed"]
+        f"{r['form']} {r['operation']} {r['dtype']} {r['said'] or 'is off by ' + _cell(r['error'])}"
+        for r in rows
+        if not r["passed"]
     ]
     return {"rows": rows}, failures
 
 
-def bandwidth(device: str, store: Path, progress: Progress) -> tuple[dict, list[str]]:
+def bandwidth(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Times of all forms, the share of copy bandwidth that they reach, and the fastest form."""
     from bench.profiling.bandwidth import fastest_forms, measure_shares
 
@@ -51,7 +54,7 @@ def bandwidth(device: str, store: Path, progress: Progress) -> tuple[dict, list[
     return result | {"fastest": fastest_forms(result["rows"])}, []
 
 
-def memory(device: str, store: Path, progress: Progress) -> tuple[dict, list[str]]:
+def memory(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Peak memory of the allocator during one pass of each network, and of clustering and decoding in all forms."""
     import torch
 
@@ -67,7 +70,7 @@ def memory(device: str, store: Path, progress: Progress) -> tuple[dict, list[str
     return {"rows": rows}, []
 
 
-def training(device: str, store: Path, progress: Progress) -> tuple[dict, list[str]]:
+def training(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Twenty steps in bfloat16 on one image: finite losses that fall, and the time of a step beside MaskFormer's."""
     from bench.profiling.benchmark import interleaved, training_functions
 
@@ -98,7 +101,7 @@ def training(device: str, store: Path, progress: Progress) -> tuple[dict, list[s
     return {"rows": rows, "samples": samples}, failures
 
 
-def latency(device: str, store: Path, progress: Progress) -> tuple[dict, list[str]]:
+def latency(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Latency records of every row of Table 1 that can be built here, by the protocol of the table."""
     from bench.experiments.tables import get_table
     from bench.jobs import Job, run_job
@@ -160,7 +163,7 @@ def _show_latency(result: dict) -> str:
 
 PARTS: dict[str, Part] = {
     "kernels": Part(
-        kernels, 100, lambda r: _table(r, "form", "operation", "dtype", "cases", "error", "limit", "passed")
+        kernels, 100, lambda r: _table(r, "form", "operation", "dtype", "cases", "error", "limit", "passed", "said")
     ),
     "bandwidth": Part(bandwidth, 80, _show_bandwidth),
     "memory": Part(memory, 50, lambda r: _table(r, "what", "peak_mib", "added_mib")),

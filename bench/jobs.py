@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"  # as in bench.training.engine, which imports torch
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
+IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients
 TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
 BUSY, WANTED, DONE = range(3)
 
@@ -171,6 +172,10 @@ def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | 
     facts = provenance.collect(list(job.command))
     folder = store.scratch_dir(experiment, "accuracy", job.seed)
     root = Path(job.data_root) if job.data_root else None
+    if execution is None and experiment.scale == "paper":
+        from bench.training.engine import Execution
+
+        execution = Execution(micro_batch=IMAGES_AT_ONCE)
     if job.force and (execution is None or execution.world.is_main):
         (folder / CHECKPOINT).unlink(missing_ok=True)
     result = measure_accuracy(experiment, job.seed, folder, root, report, execution)

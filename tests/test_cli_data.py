@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import check, layouts, parallel, prepare
+from bench.data import check, layouts, parallel, prepare, synthetic
 from tests.conftest import mistake
 
 # Imported before the fixture `bench` forbids processes: what they import asks the system for its processor.
@@ -87,6 +87,7 @@ def test_mistakes_of_synthesize(bench, tmp_path):
     mistake(bench("data", "synthesize", "coco", "--out", "x"), "unknown official layout 'coco'")
     (tmp_path / "mine").write_text("x")
     mistake(bench("data", "synthesize", "ade20k", "--out", "mine"), "mine")
+    mistake(bench("data", "synthesize", "ade20k", "--out", "mine/x"), "cannot write to", "choose another folder")
     assert bench("data", "synthesize", "ade20k", "--out", "x", "--images", 0)[0] == 2
 
 
@@ -97,4 +98,21 @@ def test_interruption(bench, ade20k, monkeypatch, command):
 
     monkeypatch.setattr(parallel, "DataLoader", interrupted)
     code, out, errors = bench("data", command, "ade20k", "--data-root", ade20k)
-    assert (code, out, errors) == (130, "", "interrupted: the same command goes on where it stopped\n")
+    remedy = "the same command goes on where it stopped" if command == "prepare" else "give the same command again"
+    assert (code, out, errors) == (130, "", f"interrupted: {remedy}\n")
+
+
+def test_interrupted_synthesis_leaves_nothing_and_says_so(bench, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layouts, "draw_picture", interrupted)
+    code, out, errors = bench("data", "synthesize", "ade20k", "--out", "x")
+    assert (code, out) == (130, "") and "nothing was written" in errors and list(tmp_path.iterdir()) == []
+
+
+def test_check_of_a_generated_data_set_writes_nothing_to_the_data(bench, ade20k, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "SPLITS", {"train": 2, "val": 1})
+    before = sorted(ade20k.rglob("*"))
+    assert bench("data", "check", "synthetic_panoptic", "--data-root", ade20k)[0] == 0
+    assert sorted(ade20k.rglob("*")) == before and (tmp_path / "cache").is_dir()

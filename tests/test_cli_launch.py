@@ -126,7 +126,7 @@ def test_paper_scale_without_a_gpu_or_data(bench, tmp_path, monkeypatch):
 def test_submitit_is_an_extra(bench, monkeypatch, backend):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "submitit" else found(name, *a))
-    mistake(bench("launch", "table1", "--backend", backend), "submitit", 'pip install "hcformer-bench[slurm]"')
+    mistake(bench("launch", "table1", "--backend", backend), "submitit", "pip install submitit")
     assert bench("launch", "table1", "--dry-run")[0] == 0
 
 

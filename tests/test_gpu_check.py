@@ -77,7 +77,7 @@ def small_shapes(monkeypatch):
 
 
 def test_kernels_pass_where_they_equal_the_definition(small_shapes, tmp_path):
-    result, failures = gpu_parts.kernels("cpu", tmp_path, quiet)
+    result, failures = gpu_parts.kernels("cpu", tmp_path, quiet, quiet)
     assert failures == [] and len(result["rows"]) == 6
     assert all(0 < row["error"] <= row["limit"] and row["cases"] == 4 for row in result["rows"])
     assert "clustering" in gpu_parts.PARTS["kernels"].show(result)
@@ -91,7 +91,7 @@ def test_kernels_fail_where_one_is_wrong(small_shapes, tmp_path, monkeypatch, er
         return right(masks, assignment) * (1 + (error if form else 0))
 
     monkeypatch.setattr(forms_check, "decode", wrong)
-    result, failures = gpu_parts.kernels("cpu", tmp_path, quiet)
+    result, failures = gpu_parts.kernels("cpu", tmp_path, quiet, quiet)
     assert len(failures) >= 1 and "reference decoding float32 is off by" in failures[0]
     assert [row["passed"] for row in result["rows"]][:3] == [True] * 3
 
@@ -135,7 +135,7 @@ def test_training_needs_finite_losses_that_fall(monkeypatch, tmp_path, losses, f
     monkeypatch.setattr(gpu_parts, "TRAINING_STEPS", 2)
     values = iter(losses)
     monkeypatch.setattr(benchmark, "training_functions", lambda device, mixed_precision: {"step": lambda: next(values)})
-    result, failures = gpu_parts.training("cpu", tmp_path, quiet)
+    result, failures = gpu_parts.training("cpu", tmp_path, quiet, quiet)
     assert bool(failures) == fails and result["rows"][0]["first_loss"] == losses[0]
     assert len(result["samples"]["step"]) == 2
 
@@ -166,7 +166,7 @@ def test_latency_shows_ratios_and_says_what_is_left_out(monkeypatch, tmp_path):
 
     monkeypatch.setattr(jobs, "run_job", run_job)
     monkeypatch.setattr(gpu_parts, "missing_packages", lambda method, backbone: "timm" if backbone != "r50" else None)
-    result, failures = gpu_parts.latency("cpu", tmp_path, quiet)
+    result, failures = gpu_parts.latency("cpu", tmp_path, quiet, quiet)
     assert failures == [] and len(result["rows"]) == 4 and len(result["left_out"]) == 8
     assert {row["method"]: row["over_maskformer"] for row in result["rows"]}["hcformer"] == 0.5
     assert "timm is not installed" in gpu_parts.PARTS["latency"].show(result)

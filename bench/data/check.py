@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.data.coco_files import AGAIN
 from bench.data.images import image_size, refuse_size
 from bench.data.layouts import images_per_split
 from bench.data.parallel import in_parallel
 from bench.data.registry import Dataset, DatasetInfo, dataset_root, get_dataset_info, open_split, split_fingerprint
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 
 SAMPLE = 100  # images of a split that are decoded unless all are
 Progress = Callable[[int, int, str], None]
@@ -50,7 +51,7 @@ def _check_split(
         missing = dataset.missing()
     except BenchError as error:
         return SplitReport(split, 0, 0, [str(error)], None)
-    problems = [*_count(info, dataset), *(f"{path} is missing" for path in missing)]
+    problems = [*_count(info, dataset), *_unusable(info, dataset), *(f"{path} is missing" for path in missing)]
     absent = set(missing)
     whole = [index for index in range(len(dataset)) if absent.isdisjoint(dataset.files(index))] if absent else None
     indices = range(len(dataset)) if whole is None else whole
@@ -60,7 +61,14 @@ def _check_split(
         problems += [problem] if problem else []
         if progress is not None:
             progress(done, len(indices), split)
-    fingerprint = None if missing else split_fingerprint(info.name, split, root)
+    fingerprint = None
+    try:
+        fingerprint = None if missing else split_fingerprint(info.name, split, root)
+    except BenchError as error:  # a link to nowhere is listed in its folder
+        path = str(error).partition(" is missing")[0]
+        problems += [] if any(path in problem for problem in problems) else [str(error)]
+    except UnicodeEncodeError as error:
+        problems.append(f"a file of {split} has a name that is no UTF-8 ({one_line(error)}): rename it")
     return SplitReport(split, len(dataset), len(range(0, len(indices), step)), problems, fingerprint)
 
 
@@ -72,6 +80,21 @@ def _count(info: DatasetInfo, dataset: Dataset) -> list[str]:
     owner = f"the official {info.name}" if generated is None else "the generated data set"
     what = "a subset" if images < whole else "more than there should be"
     return [f"{dataset.split} has {images} images, {owner} {whole}: {what}"]
+
+
+def _unusable(info: DatasetInfo, dataset: Dataset) -> list[str]:
+    """What would stop the evaluation after a training, and a panoptic split in which there is nothing to learn."""
+    from bench.evaluation.evaluators import make_evaluator  # which imports the readers
+
+    problems = []
+    if info.task == "panoptic" and all(len(dataset.files(index)) == 1 for index in range(len(dataset))):
+        problems.append(f"{dataset.annotation_file} has annotations of no image: {AGAIN}")
+    if dataset.split == info.eval_split:
+        try:
+            make_evaluator(dataset)
+        except BenchError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _examine(dataset: Dataset, indices: range | list[int], step: int, position: int) -> str | None:

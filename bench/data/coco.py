@@ -174,6 +174,8 @@ class CocoPanoptic(Dataset):
                         f"which is not in 'categories': {AGAIN}"
                     )
                 segments.append((info["id"], class_index[info["category_id"]], bool(info.get("iscrowd", 0))))
+            if parsed[position[image_id]][0] is not None:
+                raise BenchError(f"{path} annotates image {image_id} twice: {AGAIN}")
             parsed[position[image_id]] = (annotation["file_name"], segments)
         return parsed
 
@@ -199,5 +201,8 @@ def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _categories(content: dict, path: Path) -> tuple[Category, ...]:
     keys = {"id": NUMBER, "name": TEXT, "isthing": (int, bool)}
     found = entries(content, "categories", keys, path, "panoptic")
+    ids = [entry["id"] for entry in found]
+    if len(set(ids)) < len(ids) or not all(0 < id_ < 256 for id_ in ids):  # they are written as labels of 8 bits
+        raise BenchError(f"{path}: category ids must be different and from 1 to 255: {AGAIN}")
     categories = (Category(entry["id"], entry["name"], bool(entry["isthing"])) for entry in found)
     return tuple(sorted(categories, key=lambda category: category.id))

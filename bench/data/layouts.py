@@ -89,9 +89,10 @@ def synthesize(name: str, root: Path, images: int = 8, progress: Callable[[int, 
 def images_per_split(root: Path) -> int | None:
     """How many images a split `synthesize` wrote to `root`; None where it is not such a folder."""
     try:
-        return json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))["images"]
+        images = json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))["images"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return images if isinstance(images, int) else None
 
 
 def _lies_there(root: Path, marker: dict) -> bool:
@@ -113,7 +114,7 @@ def _is_vacant(root: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        return False
+        return not root.exists()  # below a file: the folder cannot be made, which says so
 
 
 def _install(new: Path, root: Path, marker: dict) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from bench.data.coco_files import AGAIN
 from bench.data.parallel import in_parallel
-from bench.data.registry import Dataset, get_dataset_info, open_split
+from bench.data.registry import Dataset, dataset_root, get_dataset_info, open_split
 from bench.errors import BenchError, one_line
 
 Progress = Callable[[int, int, str], None]
@@ -48,10 +48,11 @@ class Prepared:
 def prepare(name: str, root: Path | None, progress: Progress | None = None) -> list[Prepared]:
     """Write what is missing; what is there is kept, so that it goes on where it was stopped.
 
-    progress(done, total, split). Splits that were not downloaded are left out; a data set that needs nothing gives
-    an empty list. Raises BenchError where nothing was downloaded or the folder cannot be written.
+    progress(done, total, split). Splits that were not downloaded are left out, broken ones come last, with their
+    problem; a data set that needs nothing gives an empty list. Raises BenchError where there is no whole split or
+    the folder cannot be written.
     """
-    info, done, errors = get_dataset_info(name), [], []
+    info, done, broken, errors = get_dataset_info(name), [], [], []
     if name not in _FOLDERS:
         return []
     for split in info.splits:
@@ -59,11 +60,14 @@ def prepare(name: str, root: Path | None, progress: Progress | None = None) -> l
             dataset = open_split(name, split, root, complete=False)
         except BenchError as error:
             errors.append(error)
+            folder = dataset_root(name, root)
+            if (folder / info.marker.format(split)).exists():
+                broken.append(Prepared(split, folder / _FOLDERS[name].format(split), 0, 0, [str(error)]))
         else:
             done.append(_prepare_split(name, dataset, progress))
     if not done:
-        raise errors[0]
-    return done
+        raise BenchError(broken[0].problems[0]) if broken else errors[0]
+    return done + broken
 
 
 def _prepare_split(name: str, dataset: Dataset, progress: Progress | None) -> Prepared:

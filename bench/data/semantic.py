@@ -153,7 +153,7 @@ def _flat(root: Path, split: str, name: str, table: Mapping[int, int], complete:
     image_dir, label_dir = root / "images" / split, root / "annotations" / split
     for folder in (image_dir, label_dir) if complete else ():
         _refuse_no_folder(folder, split)
-    images = {Path(file).stem: file for file in _names(image_dir) if file.endswith((".jpg", ".png"))}
+    images = {Path(file).stem: file for file in sorted(_names(image_dir)) if file.endswith((".jpg", ".png"))}
     stems = images.keys() | {Path(file).stem for file in _names(label_dir) if file.endswith(".png")}
     pairs = {images.get(stem, f"{stem}.jpg"): label_dir / f"{stem}.png" for stem in stems}
     return SemanticImages(root, split, name, image_dir, pairs, table, complete)

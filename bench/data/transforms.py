@@ -38,8 +38,8 @@ def augment(sample: Sample, generator: torch.Generator, recipe: Recipe) -> Sampl
     """Resize, crop, flip and colour at random as the recipe says; a sample of exactly recipe.crop_size pixels.
 
     The image is resized by `resized_size`, with a factor uniform in recipe.scale_range, and a uniformly placed window
-    of it is kept. An image smaller than the crop stands at its top left on the mean colour, as in detectron2; those
-    pixels are in no mask. Then it is mirrored in half of the cases and, where the recipe says so, its colours
+    of it is kept. An image smaller than the crop stands at its top left on the mean colour; those pixels are in
+    no mask. Then it is mirrored in half of the cases and, where the recipe says so, its colours
     jittered. Images are interpolated bilinearly (antialiased), masks take the nearest pixel; segments that are left
     without a pixel are dropped. All randomness comes from `generator`, a fixed number of draws a sample.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.evaluation.base import Evaluator, Prediction
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
@@ -41,7 +42,12 @@ def evaluate_shared(
     for number, index in enumerate(todo, start=1):
         if stop():
             raise Stopped
-        predicted = predict(evaluator, index)
+        try:
+            predicted = predict(evaluator, index)
+        except torch.OutOfMemoryError as error:
+            image = dataset.images[index]["id"]
+            remedy = "the training is saved: the same command evaluates on a GPU with more"
+            raise BenchError(f"out of memory in the evaluation of image {image}: {remedy}") from error
         if predictions is not None:
             predictions.write(predicted)  # before the log, which says that all is done
         log.append(evaluator.measure_prediction(predicted))

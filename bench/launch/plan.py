@@ -11,13 +11,13 @@ from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import PaperTable, row_names
+from bench.jobs import IMAGES_AT_ONCE
 from bench.pool import KEEP_MEMORY
 from bench.records import Store
 from bench.runner import plan
 
 ENTRY = ("-m", "bench", "train")  # what python runs
 LOG = "log.txt"  # in a training's work folder: what its process says
-IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients
 STEPS = "log.jsonl"  # beside it: one line a step, by bench.training.progress, which imports torch
 
 

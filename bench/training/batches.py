@@ -101,7 +101,7 @@ def load_batches(
         except StopIteration:
             return
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):  # else it is an error in loading
                 raise
             raise BenchError(
                 "a process that loads images was killed: give this one more memory (also /dev/shm), or less to do"

@@ -122,7 +122,5 @@ def _summary_writer(folder: Path, start: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise BenchError(
-            "--tensorboard needs the package tensorboard: pip install 'hcformer-bench[tensorboard]'"
-        ) from None
+        raise BenchError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
     return SummaryWriter(folder, purge_step=start + 1)

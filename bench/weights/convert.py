@@ -63,7 +63,7 @@ def convert(
     except BenchError as error:
         raise BenchError(f"{path}: {error}") from error
     facts = {"source": path.name, "source_sha256": file.sha256, "format": kind.title}
-    _write(state, pack(facts | {"content": conversion.content, "experiment": chosen.to_dict()}), out)
+    write_weights(state, pack(facts | {"content": conversion.content, "experiment": chosen.to_dict()}), out)
     return conversion
 
 
@@ -163,8 +163,8 @@ def _is_converted(path: Path) -> bool:
         return False
 
 
-def _write(state: Mapping[str, Tensor], metadata: dict[str, str], out: Path) -> None:
-    """Whole or not at all."""
+def write_weights(state: Mapping[str, Tensor], metadata: dict[str, str], out: Path) -> None:
+    """A converted file, whole or not at all; metadata: `bench.weights.load.pack`. Raises BenchError."""
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

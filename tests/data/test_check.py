@@ -1,6 +1,7 @@
 """`check` finds what is wrong with a data set, and nothing in one that is whole."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -141,3 +142,46 @@ def test_nothing_to_look_at(tmp_path):
     with pytest.raises(BenchError, match="did you mean 'ade20k'"):
         check("ade20", tmp_path)
     assert [len(report.problems) for report in check("ade20k", tmp_path)] == [1, 1]
+
+
+def test_link_to_nowhere_and_name_that_is_no_text_are_problems(generated):
+    root = generated("ade20k")
+    path = sorted(root.glob(FACTS["ade20k"][0]))[1]
+    path.rename(root / "elsewhere")
+    path.symlink_to("nowhere")
+    assert found("ade20k", root) == [f"image {path} is missing: check the name"]
+    path.unlink()
+    (root / "elsewhere").rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.jpg"))
+    label = root / "annotations" / "validation" / f"{path.stem}.png"
+    label.rename(os.fsdecode(os.fsencode(label.parent) + b"/\xff.png"))
+    (problem,) = found("ade20k", root)
+    assert "rename it" in problem
+
+
+@pytest.mark.parametrize("content", ['{"images": "x"}', '{"images": null}', "[1]", "{"])
+def test_damaged_note_of_the_generator(generated, content):
+    root = generated("ade20k")
+    (root / "synthesized.json").write_text(content)
+    assert [report.problems for report in check("ade20k", root)] == [
+        ["training has 8 images, the official ade20k 20210: a subset"],
+        ["validation has 8 images, the official ade20k 2000: a subset"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
+def test_what_only_the_evaluation_would_find(generated, name):
+    root = generated(name)
+    file = root / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_bytes())
+    del content["annotations"][0]["area"]
+    file.write_text(json.dumps(content))
+    (problem,) = found(name, root)
+    assert str(file) in problem
+
+
+def test_panoptic_split_without_any_annotation(generated):
+    root = generated("coco_panoptic")
+    file = root / "annotations" / "panoptic_val2017.json"
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "annotations": []}))
+    (problem,) = found("coco_panoptic", root)
+    assert str(file) in problem and "of no image" in problem

@@ -145,6 +145,14 @@ def _set_category(tiny):
     tiny.content["annotations"][0]["segments_info"][0]["category_id"] = 4
 
 
+def _categories_with(change):
+    def damage(tiny):
+        known = tiny.content["categories"]
+        tiny.content["categories"] = [*known, known[0] | change]
+
+    return damage
+
+
 BROKEN_ANNOTATIONS = {
     "images": (_drop("images"), "no list 'images'"),
     "annotations": (_drop("annotations"), "no list 'annotations'"),
@@ -156,6 +164,9 @@ BROKEN_ANNOTATIONS = {
     "entry": (lambda t: t.content.update(images=[3]), "'id'"),
     "category": (_set_category, "category id 4"),
     "twice": (lambda t: t.content["images"].append(t.content["images"][0]), "image 7 twice"),
+    "annotated twice": (lambda t: t.content["annotations"].append(t.content["annotations"][0]), "image 7 twice"),
+    "label of 8 bits": (_categories_with({"id": 256}), "from 1 to 255"),
+    "one id": (_categories_with({}), "must be different"),
     "image id": (lambda t: t.content["annotations"][0].update(image_id=8), "image 8"),
 }
 

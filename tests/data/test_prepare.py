@@ -232,3 +232,18 @@ def test_many_images_are_made_by_several_processes(many, monkeypatch):
     found = prepare("ade20k", many, lambda *call: calls.append(call))
     assert calls == [(done, 40, split) for split in TARGETS["ade20k"][2] for done in range(1, 41)]
     assert [split.made for split in found] == [40, 40]
+
+
+def test_broken_split_is_a_problem_and_a_missing_one_is_left_out(generated):
+    root = generated("coco_panoptic")
+    train_file, file = (root / "annotations" / f"panoptic_{split}2017.json" for split in ("train", "val"))
+    whole = file.read_text()
+    file.write_text("{")
+    train, val = prepare("coco_panoptic", root)
+    assert (train.split, train.made, train.problems) == ("train2017", 8, [])
+    assert (val.split, val.made, len(val.problems)) == ("val2017", 0, 1) and str(file) in val.problems[0]
+    train_file.unlink()
+    with pytest.raises(BenchError, match=r"panoptic_val2017\.json is not readable"):
+        prepare("coco_panoptic", root)
+    file.write_text(whole)
+    assert [split.split for split in prepare("coco_panoptic", root)] == ["val2017"]
