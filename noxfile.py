@@ -9,6 +9,10 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests"]
 
 LOCK = "requirements.lock"
+PAPER_TABLES = (
+    "table1", "table2", "table3a", "table3b", "table4", "table5", "tableIa", "tableIb", "tableIIa", "tableIIb",
+    "tableIII", "tableIV", "tableV", "tableVI", "tableVII",
+)  # fmt: skip
 
 
 def install(session: nox.Session) -> None:
@@ -17,11 +21,27 @@ def install(session: nox.Session) -> None:
     session.install("--no-deps", "-e", ".")
 
 
+def reproduce(table: str) -> None:
+    """Declare the session reproduce_TABLE."""
+
+    def session_of_table(session: nox.Session) -> None:
+        install(session)
+        session.run("bench", "run", table, *session.posargs)
+
+    session_of_table.__doc__ = f"Measure what is missing of {table} and print it; options go to `bench run {table}`."
+    nox.session(session_of_table, name=f"reproduce_{table}")
+
+
+for table in PAPER_TABLES:
+    reproduce(table)
+
+
 @nox.session
-def reproduce_table1(session: nox.Session) -> None:
-    """Measure what is missing of Table 1 and print it; options go to `bench run table1`, e.g. `-- --force`."""
+def reproduce_all(session: nox.Session) -> None:
+    """Measure what is missing of every table of the paper, one after the other; options go to each `bench run`."""
     install(session)
-    session.run("bench", "run", "table1", *session.posargs)
+    for table in PAPER_TABLES:
+        session.run("bench", "run", table, *session.posargs)
 
 
 @nox.session

@@ -19,7 +19,7 @@ from bench.evaluation.image_log import ImageLog
 from bench.evaluation.postprocess import POST_PROCESSING
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.sharded import clear, evaluate_shared
-from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
+from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, Experiment
 from bench.experiments.recipe import Recipe, recipe_for
 from bench.profiling.complexity import count_parameters
 from bench.training.batches import loading_processes
@@ -58,6 +58,8 @@ def measure_accuracy(
     In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
     `execution.stop` says so, with the work saved.
     """
+    if experiment.method in PIXEL_METHODS:
+        raise BenchError(f"{experiment.method} cannot be trained yet: per-pixel methods are counted only")
     recipe, info = recipe_for(experiment), get_dataset_info(experiment.dataset)
     execution = execution or Execution()
     world = execution.world
@@ -112,6 +114,7 @@ def measure_accuracy(
         "val_images": len(val_set),
         "val_split": info.eval_split,
         "official_images": info.images.get(info.eval_split),
+        "official_train_images": info.images.get(info.train_split),
         "train_fingerprint": data,
         "val_fingerprint": evaluated["val_fingerprint"],
         "post_processing": POST_PROCESSING,

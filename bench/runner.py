@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.experiments.declaration import Measurement, PaperTable
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
-from bench.experiments.tables import Measurement, PaperTable
 from bench.jobs import Job
 from bench.pool import JobPool
 from bench.provenance import available_cores

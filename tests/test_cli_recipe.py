@@ -5,15 +5,21 @@ from dataclasses import fields
 import pytest
 
 from bench.experiments import TABLES, Recipe
+from bench.experiments.experiment import PIXEL_METHODS
 from bench.experiments.tables import row_names
 from tests.conftest import mistake
 
-ROWS = [f"{table.name}/{name}" for table in TABLES.values() for name in row_names(table)]
+ALL = {f"{table.name}/{name}": e for table in TABLES.values() for name, e in row_names(table).items()}
+ROWS = [name for name, e in ALL.items() if e.method not in PIXEL_METHODS]
 
 
 def _table(out: str) -> dict[str, list[str]]:
     """Printed lines by their first word."""
     return {line.split()[0]: line.split() for line in out.splitlines() if line and not line.startswith(" ")}
+
+
+def test_rows_that_have_no_recipe(bench):
+    mistake(bench("recipe", "show", "tableIa/pspnet-r101"), "tableIa/pspnet-r101", "no recipe")
 
 
 @pytest.mark.parametrize("row", ROWS)

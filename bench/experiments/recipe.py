@@ -3,7 +3,7 @@
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
-from bench.experiments.experiment import PIXEL_METHODS, Experiment
+from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.protocols import PROTOCOLS, variations
 
@@ -98,8 +98,6 @@ def recipe_for(experiment: Experiment) -> Recipe:
 
     Raises BenchError where none is defined.
     """
-    if experiment.method in PIXEL_METHODS:
-        raise BenchError(f"{experiment.method} has no recipe yet: per-pixel methods can be counted, not trained")
     pair = (experiment.dataset, experiment.scale)
     if pair not in RECIPES:
         known = "; ".join(f"{dataset} at scale {scale}" for dataset, scale in sorted(RECIPES))

@@ -6,7 +6,7 @@ from statistics import median
 
 import pandas as pd
 
-from bench.experiments.tables import Column, PaperTable, Row
+from bench.experiments.declaration import Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.published import load_published
 from bench.report.verdict import RELEASED, verdict
@@ -50,7 +50,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
             "row": row.number,
             "method": row.method,
             "backbone": row.backbone,
-            "dataset": row.experiment.dataset if row.experiment else table.dataset,
+            "dataset": table.dataset_of(row),
             "scale": scale,
             "metric": column.metric,
             "unit": column.unit,
@@ -110,17 +110,21 @@ def released_stand_in(groups: dict[str, list[Record]], row: Row) -> Record | Non
 
 
 def _sample(cell: Value | None) -> str:
-    """Instead of a verdict: a checkpoint evaluated on a part of the data set is not held against the printed value."""
-    record = cell.records[0] if cell else None
-    if record is None or record.kind != "released":
-        return ""
-    official, images = record.details.get("official_images"), record.details.get("val_images")
-    return f"{RELEASED}, {images} of {official} images" if official and images and images < official else ""
+    """Instead of a verdict: what was trained or evaluated on a part of the data set is not held against the paper."""
+    for record in cell.records if cell else ():
+        for used, official in (("val_images", "official_images"), ("train_images", "official_train_images")):
+            images, total = record.details.get(used), record.details.get(official)
+            if images and total and images < total:
+                what = RELEASED if record.kind == "released" else "other data"
+                return f"{what}, {images} of {total} images"
+    return ""
 
 
 def _cells(table: PaperTable) -> Iterable[tuple[Row, Column]]:
     for row in table.rows:
         for column in table.columns:
+            if column.datasets and table.dataset_of(row) not in column.datasets:
+                continue
             yield row, column
             if column.kind == "latency":
                 yield row, replace(column, metric=f"{column.metric}_p90")

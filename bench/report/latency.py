@@ -1,11 +1,11 @@
-"""The latency block: times on this machine, and their ratios to MaskFormer's."""
+"""The latency block: times on this machine, the paper's where it prints them, and ratios to MaskFormer's."""
 
 from collections.abc import Collection, Sequence
 from statistics import median
 
 import pandas as pd
 
-from bench.experiments.tables import PaperTable, Row
+from bench.experiments.declaration import PaperTable, Row
 from bench.records import Record
 from bench.report.text import align, machine, markdown_table, number, threads, with_range
 
@@ -18,6 +18,7 @@ def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> 
     by_key = {record.experiment.key: record for record in records if record.kind == "latency"}
     columns = [column for column in table.columns if column.kind == "latency"]
     base = [cells[row.number, columns[0].metric] for row in table.rows]
+    ratios = any(_base(table, row) for row in table.rows)
     names = ["#", "method", "backbone", "n"]
     texts = [["" if pd.isna(cell["n"]) else str(cell["n"]) for cell in base]]
     for column in columns:
@@ -29,21 +30,30 @@ def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> 
         if any(p90):
             names += ["p90"]
             texts += [p90]
-        names += ["ratio"]
-        texts += [[_ratio(table, row, column.metric, by_key) for row in table.rows]]
-    names += ["FLOPs ratio", "verdict"]
-    texts += [[_flops_ratio(table, cells, row) for row in table.rows], [cell["verdict"] for cell in base]]
+        if ratios:
+            names += ["ratio"]
+            texts += [[_ratio(table, row, column.metric, by_key) for row in table.rows]]
+    if ratios:
+        names += ["FLOPs ratio"]
+        texts += [[_flops_ratio(table, cells, row) for row in table.rows]]
+    names += ["verdict"]
+    texts += [[cell["verdict"] for cell in base]]
     rows = [[str(row.number), row.method, row.backbone, *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    return ["## Latency", _note(by_key.values(), "p90" in names), markdown_table(names, rows)]
+    printed = any(pd.notna(cell["published"]) for cell in base)
+    return ["## Latency", _note(by_key.values(), "p90" in names, ratios, printed), markdown_table(names, rows)]
 
 
-def _note(records: Collection[Record], p90: bool) -> str:
+def _note(records: Collection[Record], p90: bool, ratios: bool, printed: bool) -> str:
+    paper = "paper → " if printed else ""
     percentile = ", and the 90th percentile of 10 rounds or more" if p90 else ""
     sentences = [
-        f"ms per image, `median (lowest..highest) [reference]`{percentile}; the reference is of its own machine.",
-        "Ratio: to MaskFormer with the same backbone, median of the ratios of each round, formed only between timings "
-        "of one run. The paper prints none.",
+        f"ms per image, `{paper}median (lowest..highest) [reference]`{percentile}; the reference is of its own machine."
     ]
+    if ratios:
+        sentences.append(
+            "Ratio: to MaskFormer with the same backbone, median of the ratios of each round, formed only between "
+            "timings of one run. The paper prints none."
+        )
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
     facts += [f"{name.replace('_', ' ')} {value}" for name, value in _shared_facts(records)]
@@ -63,7 +73,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _digits(lines: Sequence[dict], digits: int) -> int:
-    values = [line[name] for line in lines for name in ("measured", "reference") if pd.notna(line[name])]
+    values = [line[name] for line in lines for name in ("published", "measured", "reference") if pd.notna(line[name])]
     return 0 if values and min(values) >= COARSE_FROM_MS else digits
 
 
@@ -71,7 +81,8 @@ def _times(lines: Sequence[dict], digits: int) -> list[str]:
     parts = []
     for line in lines:
         value = with_range(line["measured"], line["min"], line["max"], line["n"], digits)
-        parts.append([value, f"[{number(line['reference'], digits)}]".replace("[]", "")])
+        paper = f"{number(line['published'], digits)} →".removeprefix(" →")
+        parts.append([paper, value, f"[{number(line['reference'], digits)}]".replace("[]", "")])
     return align(parts)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.experiments.tables import Column, PaperTable, Row
+from bench.experiments.declaration import LABELS, Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.frame import by_experiment
 from bench.report.latency import latency_block
@@ -19,6 +19,16 @@ LEGEND = (
     "Verdicts: *reproduced* (within the tolerance; accuracy needs the median of three seeds), *off by* (outside it), "
     "*single run* and *n of 3 seeds* (too few seeds to judge), *other scale*, *not measured*, *no published value*.",
 )
+# Of a row that does not have a column's metric.
+EMPTY = {"published": None, "measured": None, "reference": None, "unit": "", "verdict": "", "tolerance": ""}
+OTHER_DEVICE = "*other device*: a latency, which the paper measured on a machine of its own."
+# On what the FLOPs of a table's data set are counted; bench/profiling/inputs.py has it in numbers.
+COUNTED = {
+    "coco_panoptic": "mean over the first 100 images of COCO val2017",
+    "coco_instance": "mean over the first 100 images of COCO val2017",
+    "ade20k": "one crop of 512x512 (640x640 with Swin-L) of an image of 512x683",
+    "cityscapes": "one image of 1024x2048",
+}
 
 
 def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, reference: Store | None = None) -> str:
@@ -27,12 +37,13 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
     The stores add what the frame leaves out: provenance, protocol, single rounds, the reference's range.
     """
     keys = {row.experiment.key for row in table.rows + table.small_rows if row.experiment}
-    records = [record for record in store.load_all() if record.experiment.key in keys]
+    kinds = table.kinds
+    records = [record for record in store.load_all() if record.experiment.key in keys and record.kind in kinds]
     current = [record for record in records if record.is_current]
     ours, theirs = by_experiment(store), by_experiment(reference)
     cells = {(line["row"], line["metric"]): line for line in frame.to_dict("records")}
     head = head_lines(current)
-    if other := [record for key in sorted(keys) for record in theirs.get(key, [])]:
+    if other := [record for key in sorted(keys) for record in theirs.get(key, []) if record.kind in kinds]:
         head.append(reference_line(other))
     parts = [f"# {table.title}", "\n".join(head)]
     if len(records) > len(current):
@@ -42,15 +53,26 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
         parts += _paper_part(table, cells, ours, theirs, current)
     else:
         parts.append("Nothing here is printed in the paper: small models, trained and tested by this program alone.")
+    if not table.small_blocks:
+        parts.append("No experiments with small models belong to this table yet.")
     for block in table.small_blocks:
         parts += small_block(block, cells, ours, theirs)
     return "\n\n".join(parts) + "\n"
 
 
 def _paper_part(table: PaperTable, cells: dict, ours: dict, theirs: dict, current: Sequence[Record]) -> list[str]:
-    parts = [*LEGEND, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
-    parts += [*_complexity(table, cells), *_notes(table, "complexity")]
-    return [*parts, *latency_block(table, cells, current), *_notes(table, "latency")]
+    legend = [*LEGEND, OTHER_DEVICE] if _prints_latency(table, cells) else [*LEGEND]
+    parts = [*legend, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
+    if _columns(table, "complexity"):
+        parts += [*_complexity(table, cells), *_notes(table, "complexity")]
+    if _columns(table, "latency"):
+        parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
+    return parts
+
+
+def _prints_latency(table: PaperTable, cells: dict) -> bool:
+    columns = _columns(table, "latency")
+    return any(pd.notna(cells[row.number, column.metric]["published"]) for column in columns for row in table.rows)
 
 
 def _notes(table: PaperTable, kind: str) -> list[str]:
@@ -67,15 +89,24 @@ def _columns(table: PaperTable, kind: str) -> list[Column]:
 
 
 def _lines(cells: dict, rows: Sequence[Row], column: Column) -> list[dict]:
-    return [cells[row.number, column.metric] for row in rows]
+    return [cells.get((row.number, column.metric), EMPTY) for row in rows]
 
 
 def _tolerances(cells: dict, columns: Sequence[Column]) -> str:
     found: dict[str, list[str]] = {}
     for column in columns:
-        texts = {line["tolerance"] for (_, metric), line in cells.items() if metric == column.metric}
-        found.setdefault(" or ".join(sorted(texts - {""})), []).append(column.label)
+        if text := _tolerance(cells, column):
+            found.setdefault(text, []).append(column.label)
     return "Tolerance: " + "; ".join(f"{', '.join(labels)} {text}" for text, labels in found.items()) + "."
+
+
+def _tolerance(cells: dict, column: Column) -> str:
+    """One text, or where the rows differ the text of each data set: "1 on ADE20K, 0.5 on Cityscapes"."""
+    lines = [line for (_, metric), line in cells.items() if metric == column.metric and line["tolerance"]]
+    if len({line["tolerance"] for line in lines}) <= 1:
+        return lines[0]["tolerance"] if lines else ""
+    pairs = dict.fromkeys((line["tolerance"], LABELS[line["dataset"]]) for line in lines)
+    return ", ".join(f"{text} on {dataset}" for text, dataset in pairs)
 
 
 def _accuracy(table: PaperTable, cells: dict) -> list[str]:
@@ -83,7 +114,7 @@ def _accuracy(table: PaperTable, cells: dict) -> list[str]:
     values = [value_cells(_lines(cells, table.rows, column), column.digits) for column in columns]
     rows = []
     for row, *texts in zip(table.rows, *values, strict=True):
-        verdict = _row_verdict([(column.label, cells[row.number, column.metric]) for column in columns])
+        verdict = _row_verdict([(c.label, line) for c in columns for line in _lines(cells, [row], c)])
         rows.append([*_names(row), *texts, verdict])
     headers = ["#", "method", "backbone", *(column.label for column in columns), "verdict"]
     note = f"Paper scale, percent, median of {REQUIRED_SEEDS} seeds. {_tolerances(cells, columns)}"
@@ -116,7 +147,7 @@ def _complexity(table: PaperTable, cells: dict) -> list[str]:
         lines = _lines(cells, table.rows, column)
         texts += [value_cells(lines, column.digits), [_complexity_verdict(line) for line in lines]]
     rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    note = "FLOPs: one multiply-add counts one; mean over the first 100 images of COCO val2017."
+    note = f"FLOPs: one multiply-add counts one; {COUNTED[table.dataset]}."
     return ["## Complexity", f"{note} {_tolerances(cells, columns)}", markdown_table(headers, rows)]
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from bench.experiments.declaration import SmallBlock
 from bench.experiments.recipe import recipe_for
-from bench.experiments.tables import SmallBlock
 from bench.records import Record
 from bench.report.frame import find_value
 from bench.report.text import markdown_table, threads, with_range
@@ -38,6 +38,7 @@ def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
     experiment = block.rows[0].experiment
     recipe = recipe_for(experiment)
     each = threads(records)
+    timed = ", training in seconds" if any(column.unit == "s" for column in block.columns) else ""
     facts = [
         f"{recipe.iterations} iterations of {recipe.batch_size} images",
         f"learning rate {recipe.learning_rate:g} (the offsets of DCNv2 learn at {recipe.offset_multiplier:g} times it)",
@@ -49,6 +50,6 @@ def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
         "Not comparable with the paper's numbers: other data, other models, other scale. One recipe for all methods: "
         f"{', '.join(facts)}. "
         f"Models: {experiment.num_queries} queries, {experiment.decoder_layers} decoder layers. "
-        "Median (lowest..highest) of the seeds; percent, training in seconds.",
+        f"Median (lowest..highest) of the seeds; percent{timed}.",
         *block.notes,
     ]

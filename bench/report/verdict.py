@@ -10,7 +10,8 @@ def verdict(published: Published | None, measured: float | None, n: int, kind: s
     """Compare a measured value with the printed one.
 
     n: seeds behind an accuracy value (the range of the other kinds does not matter).  kind: record kind.
-    Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "reproduced",
+    Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "other device" (a
+    latency: the paper's was taken on another machine than any reader's), "reproduced",
     "off by +1.2" (points of a percentage), "off by +1.2 %" (of the printed value) or "off by +0.75 M". A checkpoint
     that others trained reproduces nothing: "released checkpoint (+0.3)", or "released checkpoint" without a printed
     value.
@@ -23,6 +24,8 @@ def verdict(published: Published | None, measured: float | None, n: int, kind: s
         return f"{RELEASED} ({difference_text(published, measured)})" if published else RELEASED
     if published is None:
         return "no published value"
+    if kind == "latency":
+        return "other device"
     if kind == "accuracy" and n < REQUIRED_SEEDS:
         return "single run" if n == 1 else f"{n} of {REQUIRED_SEEDS} seeds"
     gap = difference(published, measured)

@@ -1,14 +1,48 @@
-"""Table 1 as declared and as published, against the paper's text."""
+"""The tables as declared, against the published numbers; Table 1 against the paper's text too."""
 
+import ast
+import csv
 import re
+from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
 from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments.experiment import PIXEL_METHODS
 from bench.experiments.tables import row_names
-from bench.report.published import load_published
+from bench.report.published import PUBLISHED, load_published
 
+PRINTED = [table for table in TABLES.values() if table.rows]
+ALL_PRINTED = pytest.mark.parametrize("table", PRINTED, ids=[table.name for table in PRINTED])
+# Rows ("table row") of one experiment: counted and trained once, under one key.
+SHARED = (
+    "table1 5, table4 4, table5 4, tableIIa 4, tableIV 3",
+    "table1 2, tableIII 1",
+    "table1 9, tableVI 4",
+    "table4 1, tableIIa 1, tableIIb 1",
+    "table4 2, tableIIa 2",
+    "table4 3, tableIIa 3",
+    "table3a 3, tableV 4, tableVII 4, tableIV 8",
+    "table3b 3, tableIV 13",
+)
+# Numbers of counts, of timings, and of trainings at paper scale (three seeds of every mask-classification row).
+MEASURED = {
+    "table2": (7, 0, 21),
+    "table3a": (12, 0, 36),
+    "table3b": (12, 0, 36),
+    "table4": (4, 0, 12),
+    "table5": (5, 0, 15),
+    "tableIa": (0, 0, 0),
+    "tableIb": (0, 0, 0),
+    "tableIIa": (4, 0, 12),
+    "tableIIb": (4, 0, 12),
+    "tableIII": (2, 0, 6),
+    "tableIV": (0, 0, 45),
+    "tableV": (4, 0, 12),
+    "tableVI": (4, 0, 12),
+    "tableVII": (5, 0, 15),
+}
 METRICS = ("PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan", "params", "flops")
 
 
@@ -37,20 +71,69 @@ def test_every_published_number_is_the_papers(paper_rows):
     assert {cell: published.value for cell, published in load_published("table1").items()} == expected
 
 
-def test_published_file_agrees_with_the_declaration():
-    table = get_table("table1")
+@ALL_PRINTED
+def test_published_file_agrees_with_the_declaration(table):
     units = {column.metric: column.unit for column in table.columns}
-    numbers = {row.number for row in table.rows}
-    for (number, metric), published in load_published("table1").items():
-        assert number in numbers and published.unit == units[metric]
-        assert published.basis and 0 < published.tolerance <= 3
+    rows = {row.number: row for row in table.rows}
+    assert list(rows) == list(range(1, len(rows) + 1))
+    with open(PUBLISHED / f"{table.name}.csv", encoding="utf-8", newline="") as file:
+        entries = list(csv.DictReader(file))
+    for entry in entries:
+        row = rows[int(entry["row"])]
+        assert (entry["method"], entry["backbone"]) == (row.method, row.backbone)
+        assert entry["unit"] == units[entry["metric"]] and entry["basis"]
+    assert {int(entry["row"]) for entry in entries} == set(rows)
+    printed = {entry["metric"] for entry in entries}
+    assert {metric for metric in units if not metric.startswith("latency") or metric in printed} == printed
 
 
-def test_row_labels_match_their_experiments():
-    for row in get_table("table1").rows:
-        if row.experiment:
-            assert row.method.lower() == row.experiment.method
-            assert row.backbone.lower().replace("-", "_") == row.experiment.backbone
+def test_every_published_file_is_declared_and_the_reverse():
+    assert {table.name for table in PRINTED} == {path.stem for path in PUBLISHED.glob("*.csv")}
+
+
+@ALL_PRINTED
+def test_row_labels_match_their_experiments(table):
+    """A row says its method, backbone and factor as its experiment has them; Table III's name is the paper's own."""
+    datasets = {"COCO": "coco_panoptic", "ADE20K": "ade20k", "Cityscapes": "cityscapes"}
+    for row in (row for row in table.rows if row.experiment):
+        what = row.experiment
+        method, *words = row.method.split(", ")
+        expected = "hcformer" if table.name == "tableIII" and row.number == 2 else what.method
+        assert method.lower().replace("-", "_").rstrip("+") == expected.rstrip("+")
+        assert row.backbone.lower().replace("-", "_") == what.backbone and what.scale == "paper"
+        if table.name != "tableIII":
+            assert method.endswith("+") == what.method.endswith("+")
+        assert what.dataset == datasets.get(words[0] if words else None, table.dataset)
+        for word in words:
+            if number := re.fullmatch(r"(?:level )?(\d+)( decoder layers?| queries)?", word):
+                factor = {None: "hierarchical_level", " queries": "num_queries"}.get(number[2], "decoder_layers")
+                assert getattr(what, factor) == int(number[1])
+
+
+def test_downsampling_and_decoder_of_the_ablations():
+    downsampling = {
+        name: [row.experiment.downsampling for row in get_table(name).rows] for name in ("tableIIa", "tableIIb")
+    }
+    assert downsampling == {"tableIIa": ["conv"] + 3 * ["deformable"], "tableIIb": 4 * ["conv"]}
+    ours = get_table("tableIII").rows[1].experiment
+    assert (ours.transformer_decoder, ours.decoder_layers, ours.encoder_layers) == ("standard", 9, 6)
+    layers = {e.dataset: e.decoder_layers for e in (row.experiment for row in get_table("tableIV").rows)}
+    assert layers == {"coco_panoptic": 8, "ade20k": 8, "cityscapes": 9}
+
+
+@pytest.mark.parametrize("cells", SHARED)
+def test_one_experiment_has_one_key_in_all_tables(cells):
+    places = [cell.split() for cell in cells.split(", ")]
+    keys = {get_table(name).rows[int(number) - 1].experiment.key for name, number in places}
+    assert len(keys) == 1
+
+
+def test_different_experiments_have_different_keys():
+    instance, panoptic = (
+        get_table(name).rows[number - 1].experiment for name, number in (("table2", 4), ("table1", 5))
+    )
+    plain, deformable = (get_table(name).rows[3].experiment for name in ("tableIIb", "tableIIa"))
+    assert len({e.key for e in (instance, panoptic, plain, deformable)}) == 3  # Table II (a) has Table 1's row
 
 
 def test_measurements():
@@ -62,6 +145,23 @@ def test_measurements():
     assert len(set(small)) == len(small)
     with pytest.raises(BenchError, match="unknown scale"):
         table.measurements("tiny")
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measurements_of_a_table_are_those_of_its_columns(name):
+    table = get_table(name)
+    small, paper = table.measurements(), table.measurements("paper")
+    assert tuple(sum(m.kind == k for m in paper) for k in ("complexity", "latency", "accuracy")) == MEASURED[name]
+    assert small == tuple(m for m in paper if m.kind != "accuracy")
+    assert not any(m.experiment.method in PIXEL_METHODS for m in paper)
+
+
+def test_a_session_reproduces_every_table():
+    tree = ast.parse((Path(__file__).parents[2] / "noxfile.py").read_text(encoding="utf-8"))
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)}  # fmt: skip
+    names = ast.literal_eval(assigned["PAPER_TABLES"])
+    assert sorted(names) == sorted(table.name for table in PRINTED)
 
 
 def test_unknown_table_names_the_nearest():
@@ -89,6 +189,23 @@ def test_rows_of_several_data_sets_are_named_apart():
         assert find_row(f"small_real/hcformer-small-{dataset}") == experiment("hcformer", "small", dataset, "small")
     with pytest.raises(BenchError, match="unknown row of small_real 'hcformer-small': did you mean 'hcformer-small-"):
         find_row("small_real/hcformer-small")
+
+
+def test_rows_of_ablations_are_named_by_their_factor():
+    for name, number in {
+        "table4/hcformer-r50-level0": 1,
+        "table5/hcformer-r50-layers16": 5,
+        "tableIIb/hcformer-r50-level3": 4,
+        "tableIII/hcformer+-r50": 2,
+        "tableIV/hcformer-r50-coco_panoptic-queries20": 1,
+        "tableIV/hcformer-r50-cityscapes-queries200": 15,
+        "tableVI/hcformer-swin_s-level2": 3,
+        "tableVII/hcformer-r50-layers8": 4,
+        "tableIb/hc_pspnet-r101": 5,
+    }.items():
+        assert find_row(name) == get_table(name.split("/")[0]).rows[number - 1].experiment
+    with pytest.raises(BenchError, match="unknown row of table4 'hcformer-r50-level4': did you mean 'hcformer-r50-lev"):
+        find_row("table4/hcformer-r50-level4")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
-from bench.experiments.tables import ACCURACY
+from bench.experiments.declaration import ACCURACY
 from bench.records import Record, Store
 from bench.report.published import load_published
 

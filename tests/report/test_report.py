@@ -26,6 +26,7 @@ PLUS = experiment("hcformer+", "r50", "coco_panoptic", "paper")
 PQ = Published(47.7, "%", 0.5, False, "")
 FLOPS = Published(87.0, "G", 3.0, True, "")
 PARAMS = Published(38.0, "M", 0.6, False, "")
+TIME = Published(48.7, "ms", 25.0, True, "")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ PARAMS = Published(38.0, "M", 0.6, False, "")
         (PQ, None, 0, "accuracy", "paper", "not measured"),
         (None, None, 0, "latency", "paper", "not measured"),
         (None, 900.0, 30, "latency", "paper", "no published value"),
+        (TIME, 48.7, 30, "latency", "paper", "other device"),
+        (TIME, 900.0, 1, "latency", "paper", "other device"),
         (PQ, 47.7, 1, "accuracy", "paper", "single run"),
         (PQ, 47.7, 2, "accuracy", "paper", "2 of 3 seeds"),
         (PQ, 47.2, 3, "accuracy", "paper", "reproduced"),

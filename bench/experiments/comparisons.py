@@ -1,0 +1,145 @@
+"""The paper's comparisons of methods: Tables 1 to 3, and Table I of the appendix."""
+
+from bench.experiments.declaration import (
+    ACCURACY,
+    COMPLEXITY,
+    FLOPS,
+    INSTANCE,
+    LATENCY,
+    MIOU,
+    SEMANTIC,
+    TRAINING,
+    PaperTable,
+    Row,
+    SmallBlock,
+    built,
+)
+from bench.experiments.notes import (
+    ADE20K_NOTES,
+    CITYSCAPES_NOTES,
+    PER_PIXEL_NOTES,
+    SYNTHETIC_NOTES,
+    TABLE1_NOTES,
+    TABLE2_NOTES,
+)
+from bench.experiments.small_tables import small_rows
+
+END_TO_END = tuple(column for column in LATENCY if column.metric == "latency_end_to_end")
+
+
+def comparisons() -> tuple[PaperTable, ...]:
+    """Tables 1, 2, 3 (a) and (b), I (a) and (b)."""
+    return _table1(), _table2(), _table3a(), _table3b(), _table_ia(), _table_ib()
+
+
+def _table1() -> PaperTable:
+    """Table 1: panoptic segmentation on COCO val2017."""
+    rows = (
+        Row(1, "Panoptic FCN", "R50", None),
+        built(2, "maskformer", "r50"),
+        Row(3, "K-Net", "R50", None),
+        built(4, "mask2former", "r50"),
+        built(5, "hcformer", "r50"),
+        built(6, "hcformer+", "r50"),
+        built(7, "maskformer", "swin_s"),
+        built(8, "mask2former", "swin_s"),
+        built(9, "hcformer", "swin_s"),
+        built(10, "hcformer+", "swin_s"),
+        Row(11, "MaX-DeepLab", "Max-L", None),
+        built(12, "maskformer", "swin_l"),
+        Row(13, "K-Net", "Swin-L", None),
+        built(14, "mask2former", "swin_l"),
+        built(15, "hcformer", "swin_l"),
+        built(16, "hcformer+", "swin_l"),
+    )
+    return PaperTable(
+        name="table1",
+        title="Table 1: panoptic segmentation, COCO val2017",
+        dataset="coco_panoptic",
+        columns=ACCURACY + COMPLEXITY + LATENCY,
+        rows=rows,
+        small_blocks=(
+            SmallBlock(small_rows("synthetic_panoptic", len(rows) + 1), ACCURACY + TRAINING, SYNTHETIC_NOTES),
+        ),
+        notes=TABLE1_NOTES,
+    )
+
+
+def _table2() -> PaperTable:
+    """Table 2: instance segmentation on COCO val2017."""
+    of_r50 = ("maskformer", "mask2former", "hcformer", "hcformer+")
+    of_swin_l = ("mask2former", "hcformer", "hcformer+")
+    return PaperTable(
+        name="table2",
+        title="Table 2: instance segmentation, COCO val2017",
+        dataset="coco_instance",
+        columns=INSTANCE + COMPLEXITY,
+        rows=(
+            Row(1, "Mask R-CNN", "R50", None),
+            *(built(number, method, "r50", "coco_instance") for number, method in enumerate(of_r50, start=2)),
+            *(built(number, method, "swin_l", "coco_instance") for number, method in enumerate(of_swin_l, start=6)),
+        ),
+        small_blocks=(),
+        notes=TABLE2_NOTES,
+    )
+
+
+def _table3a() -> PaperTable:
+    """Table 3 (a): semantic segmentation on ADE20K."""
+    return PaperTable(
+        name="table3a",
+        title="Table 3 (a): semantic segmentation, ADE20K val",
+        dataset="ade20k",
+        columns=MIOU + FLOPS,
+        rows=_semantic_rows("ade20k"),
+        small_blocks=(),
+        notes=ADE20K_NOTES,
+    )
+
+
+def _table3b() -> PaperTable:
+    """Table 3 (b): semantic segmentation on Cityscapes."""
+    return PaperTable(
+        name="table3b",
+        title="Table 3 (b): semantic segmentation, Cityscapes val",
+        dataset="cityscapes",
+        columns=MIOU + FLOPS,
+        rows=_semantic_rows("cityscapes"),
+        small_blocks=(),
+        notes=CITYSCAPES_NOTES,
+    )
+
+
+def _semantic_rows(dataset: str) -> tuple[Row, ...]:
+    methods = ("maskformer", "mask2former", "hcformer", "hcformer+")
+    return (
+        *(built(number, method, "r50", dataset) for number, method in enumerate(methods, start=1)),
+        Row(5, "SegFormer", "MiT-B2", None),
+        *(built(number, method, "swin_s", dataset) for number, method in enumerate(methods, start=6)),
+        Row(10, "SegFormer", "MiT-B5", None),
+        *(built(number, method, "swin_l", dataset) for number, method in enumerate(methods, start=11)),
+    )
+
+
+def _table_ia() -> PaperTable:
+    """Table I (a): per-pixel classification on ADE20K."""
+    methods = ("pspnet", "hc_pspnet", "deeplabv3", "hc_deeplabv3")
+    return _per_pixel("tableIa", "Table I (a): per-pixel classification, ADE20K val", "ade20k", methods)
+
+
+def _table_ib() -> PaperTable:
+    """Table I (b): per-pixel classification on Cityscapes."""
+    methods = ("fcn_32s", "fpn", "hc_fcn_32s", "pspnet", "hc_pspnet", "deeplabv3", "hc_deeplabv3")
+    return _per_pixel("tableIb", "Table I (b): per-pixel classification, Cityscapes val", "cityscapes", methods)
+
+
+def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...]) -> PaperTable:
+    return PaperTable(
+        name=name,
+        title=title,
+        dataset=dataset,
+        columns=SEMANTIC + END_TO_END,
+        rows=tuple(built(number, method, "r101", dataset) for number, method in enumerate(methods, start=1)),
+        small_blocks=(),
+        notes=PER_PIXEL_NOTES,
+    )

@@ -1,0 +1,157 @@
+"""What a table is made of: columns, rows, notes, blocks of small models, and what is to be measured for it."""
+
+from dataclasses import dataclass
+
+from bench.errors import unknown_name
+from bench.experiments.experiment import PIXEL_METHODS, Experiment, experiment
+from bench.experiments.recipe import recipe_for
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of a table: its name in records, label for people, unit, and the record kind that holds it.
+
+    datasets: those whose rows have the metric, where rows of several data sets stand in one table; empty: all rows.
+    """
+
+    metric: str
+    label: str
+    unit: str
+    kind: str
+    digits: int = 1
+    datasets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. `number` counts from 1 in the paper's order; `experiment` is None for a method not built here."""
+
+    number: int
+    method: str
+    backbone: str
+    experiment: Experiment | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One record that a table wants: kind "complexity", "latency" or "accuracy" (with a seed)."""
+
+    experiment: Experiment
+    kind: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader must know about the numbers of one record kind; printed below their block."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SmallBlock:
+    """Small-scale experiments on one data set, numbered on after the paper's rows. notes: what readers must know."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper, and the blocks of small-scale experiments below it. Without `rows` nothing is published."""
+
+    name: str
+    title: str
+    dataset: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    small_blocks: tuple[SmallBlock, ...]
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def small_rows(self) -> tuple[Row, ...]:
+        return tuple(row for block in self.small_blocks for row in block.rows)
+
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of the records that the table shows: a released checkpoint's accuracy beside trained ones'."""
+        blocks = (self.columns, *(block.columns for block in self.small_blocks))
+        shown = {column.kind for columns in blocks for column in columns}
+        return shown | {"released"} if "accuracy" in shown else shown
+
+    def dataset_of(self, row: Row) -> str:
+        """The row's data set; a method that is not built here stands for the table's."""
+        return row.experiment.dataset if row.experiment else self.dataset
+
+    def has_row(self, experiment: Experiment) -> bool:
+        return experiment in (row.experiment for row in (*self.rows, *self.small_rows))
+
+    def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
+        """Everything to measure: what the table has columns for, of all rows, then accuracy at `scale`, seed by seed.
+
+        Per-pixel methods are counted only: their latency is not measured yet, and no recipe is theirs.
+        """
+        built = [row.experiment for row in self.rows if row.experiment]
+        masks = [e for e in built if e.method not in PIXEL_METHODS]
+        trained = {"small": [row.experiment for row in self.small_rows], "paper": masks}
+        if scale not in trained:
+            raise unknown_name("scale", scale, trained)
+        shown = {column.kind for column in self.columns}
+        wanted = [(kind, rows) for kind, rows in (("complexity", built), ("latency", masks)) if kind in shown]
+        return (
+            *(Measurement(e, kind) for kind, rows in wanted for e in rows),
+            *(Measurement(e, "accuracy", seed) for e in trained[scale] for seed in recipe_for(e).seeds),
+        )
+
+
+ACCURACY = (
+    Column("PQ", "PQ", "%", "accuracy"),
+    Column("PQ_th", "PQ_th", "%", "accuracy"),
+    Column("PQ_st", "PQ_st", "%", "accuracy"),
+    Column("AP_pan_th", "AP_pan_th", "%", "accuracy"),
+    Column("mIoU_pan", "mIoU_pan", "%", "accuracy"),
+)
+COMPLEXITY = (
+    Column("params", "params", "M", "complexity", digits=2),
+    Column("flops", "FLOPs", "G", "complexity"),
+)
+FLOPS = COMPLEXITY[1:]
+LATENCY = (
+    Column("latency_network", "network", "ms", "latency"),
+    Column("latency_end_to_end", "end to end", "ms", "latency"),
+)
+SEMANTIC = (Column("mIoU", "mIoU", "%", "accuracy"), Column("pixel_accuracy", "pixel accuracy", "%", "accuracy"))
+MIOU = SEMANTIC[:1]
+INSTANCE = tuple(Column(name, name, "%", "accuracy") for name in ("AP", "AP_S", "AP_M", "AP_L", "AP_boundary"))
+TRAINING = (Column("training_seconds", "training", "s", "accuracy", digits=0),)
+
+# What people call methods, backbones and data sets.
+LABELS = {
+    "hcformer": "HCFormer",
+    "hcformer+": "HCFormer+",
+    "maskformer": "MaskFormer",
+    "mask2former": "Mask2Former",
+    "fcn_32s": "FCN-32s",
+    "fpn": "FPN",
+    "pspnet": "PSPNet",
+    "deeplabv3": "DeepLabv3",
+    "hc_fcn_32s": "HC-FCN-32s",
+    "hc_pspnet": "HC-PSPNet",
+    "hc_deeplabv3": "HC-DeepLabv3",
+    "r50": "R50",
+    "r101": "R101",
+    "swin_s": "Swin-S",
+    "swin_l": "Swin-L",
+    "small": "small",
+    "coco_panoptic": "COCO",
+    "coco_instance": "COCO",
+    "ade20k": "ADE20K",
+    "cityscapes": "Cityscapes",
+}
+
+
+def built(number: int, method: str, backbone: str, dataset: str = "coco_panoptic", scale: str = "paper") -> Row:
+    """A row of a method that is built here, with the factors of the paper."""
+    return Row(number, LABELS[method], LABELS[backbone], experiment(method, backbone, dataset, scale))
