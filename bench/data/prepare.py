@@ -61,7 +61,8 @@ def prepare(name: str, root: Path | None, progress: Progress | None = None) -> l
         except BenchError as error:
             errors.append(error)
             folder = dataset_root(name, root)
-            if (folder / info.marker.format(split)).exists():
+            marker = folder / info.marker.format(split)
+            if marker.is_file() or any(path.is_file() for path in marker.rglob("*")):
                 broken.append(Prepared(split, folder / _FOLDERS[name].format(split), 0, 0, [str(error)]))
         else:
             done.append(_prepare_split(name, dataset, progress))

@@ -491,7 +491,7 @@ def test_tensorboard(dataset, tmp_path, uninterrupted):
 
 def test_tensorboard_that_is_not_installed(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(BenchError, match=r"^--tensorboard needs .*pip install 'hcformer-bench\[tensorboard\]'$"):
+    with pytest.raises(BenchError, match=r"^--tensorboard needs .*pip install tensorboard$"):
         run(dataset, tmp_path, execution=Execution(tensorboard=True))
 
 
