@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.errors import BenchError
-
 if TYPE_CHECKING:
     from bench.experiments.recipe import Recipe
 
@@ -28,13 +26,11 @@ def show(
     row: Annotated[str, typer.Argument(metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.")],
 ) -> None:
     """Print every value of a row with its source: a section of the paper, a released configuration, or our reason."""
-    from bench.experiments.experiment import PIXEL_METHODS, factor_sources
+    from bench.experiments.experiment import factor_sources
     from bench.experiments.recipe import recipe_for, sources_for
     from bench.experiments.tables import find_row
 
     experiment = find_row(row)
-    if experiment.method in PIXEL_METHODS:
-        raise BenchError(f"{row} has no recipe yet: per-pixel methods are counted only")
     recipe, factors, sources = recipe_for(experiment), factor_sources(experiment), sources_for(experiment)
     rows = [(name, getattr(experiment, name), source) for name, source in factors.items()]
     rows += [(name, getattr(recipe, name), sources[name]) for name in sources]

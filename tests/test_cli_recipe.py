@@ -5,12 +5,10 @@ from dataclasses import fields
 import pytest
 
 from bench.experiments import TABLES, Recipe
-from bench.experiments.experiment import PIXEL_METHODS
 from bench.experiments.tables import row_names
 from tests.conftest import mistake
 
-ALL = {f"{table.name}/{name}": e for table in TABLES.values() for name, e in row_names(table).items()}
-ROWS = [name for name, e in ALL.items() if e.method not in PIXEL_METHODS]
+ROWS = [f"{table.name}/{name}" for table in TABLES.values() for name in row_names(table)]
 
 
 def _table(out: str) -> dict[str, list[str]]:
@@ -18,8 +16,12 @@ def _table(out: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split() for line in out.splitlines() if line and not line.startswith(" ")}
 
 
-def test_rows_that_have_no_recipe(bench):
-    mistake(bench("recipe", "show", "tableIa/pspnet-r101"), "tableIa/pspnet-r101", "no recipe")
+def test_per_pixel_methods_follow_pspnets_protocol(bench):
+    """Section 5.1 of PSPNet's paper: SGD, base rate 0.01, power 0.9, momentum 0.9, weight decay 0.0001."""
+    _, out, _ = bench("recipe", "show", "tableIb/hc_pspnet-r101")
+    printed = {name: words[1] for name, words in _table(out).items() if len(words) > 1}
+    names = ("optimiser", "learning_rate", "poly_power", "momentum", "weight_decay", "iterations", "schedule")
+    assert [printed[name] for name in names] == ["sgd", "0.01", "0.9", "0.9", "0.0001", "90000", "poly"]
 
 
 @pytest.mark.parametrize("row", ROWS)

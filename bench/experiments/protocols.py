@@ -7,6 +7,8 @@ A source is a section of the paper ("D.1": appendix D.1), a released configurati
 
 from typing import NamedTuple
 
+from bench.experiments.experiment import PIXEL_METHODS
+
 
 class Value(NamedTuple):
     """A value of a recipe and where it comes from."""
@@ -151,10 +153,44 @@ PROTOCOLS: dict[tuple[str, str], Values] = {
 }
 
 
+# Per-pixel methods: "the training protocol is following [69]" (paper E.1), PSPNet's, section 5.1 of its paper.
+_PSPNET = "PSPNet 5.1 (paper E.1 follows it)"
+_UNUSED = "not used: the loss is a cross-entropy of pixels"
+_PER_PIXEL: Values = {
+    "optimiser": Value("sgd", _PSPNET),
+    "momentum": Value(0.9, _PSPNET),
+    "learning_rate": Value(0.01, _PSPNET),
+    "weight_decay": Value(1e-4, _PSPNET),
+    "schedule": Value("poly", _PSPNET),
+    "poly_power": Value(0.9, _PSPNET),
+    "warmup_iterations": Value(0, _PSPNET),
+    "batch_size": Value(16, _PSPNET),
+    "backbone_multiplier": Value(1.0, "ours: PSPNet 5.1 names one rate"),
+    "clip_norm": Value(1e6, "in effect none: PSPNet clips nothing"),
+    "colour_jitter": Value(False, "PSPNet 5.1: none; its rotation by 10 degrees and its blur on ADE20K are not built"),
+    **{name: Value(_PAPER[name].value, _UNUSED) for name in ("class_weight", "mask_weight", "dice_weight",
+                                                             "no_object_weight", "num_points")},
+}  # fmt: skip
+_PER_PIXEL_BY_DATASET: dict[str, Values] = {
+    "ade20k": {
+        "iterations": Value(150_000, _PSPNET),
+        "crop_size": Value((512, 512), "paper E.1"),
+        "scale_range": Value((0.5, 2.0), f"{_PSPNET}, of the image; here times the crop, as for the other methods"),
+    },
+    "cityscapes": {
+        "iterations": Value(90_000, _PSPNET),
+        "crop_size": Value((713, 713), "PSPNet's released configuration"),
+        "scale_range": Value((512 / 713, 2048 / 713), f"{_PSPNET}: 0.5 to 2.0 times the image of 1024"),
+    },
+}
+
+
 def variations(dataset: str, scale: str, method: str, backbone: str, iterations: int) -> Values:
     """What differs from the data set's protocol of `iterations` for one method and backbone, as the paper varies it."""
     if scale != "paper":
         return {}
+    if method in PIXEL_METHODS:
+        return _PER_PIXEL | _PER_PIXEL_BY_DATASET.get(dataset, {})
     coco, changed = dataset.startswith("coco"), {}
     doubled = [name for name, is_so in (("HCFormer+", method == "hcformer+"),
                                         ("Swin-L", backbone == "swin_l" and coco)) if is_so]  # fmt: skip
