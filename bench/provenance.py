@@ -35,7 +35,7 @@ def collect(command: list[str] | None = None, **facts) -> dict:
         "threads": torch.get_num_threads() if torch is not None else available_cores(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "platform": platform.platform(),
-        "command": shlex.join(command if command is not None else sys.argv),
+        "command": shlex.join(command if command is not None else [Path(sys.argv[0]).name, *sys.argv[1:]]),
         "start": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **facts,
     }
