@@ -9,6 +9,8 @@ kernels for CUDA (`models/triton_kernels.py`). Compilation takes half a minute o
 `use_form(model, fast_form(device))`.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -181,3 +183,26 @@ class Clustering(nn.Module):
     def _embed(x: Tensor, norm: nn.LayerNorm, embedding: nn.Conv2d) -> Tensor:
         """The 1x1 convolution as a linear map of channels-last rows: nothing is transposed, nothing copied."""
         return F.linear(norm(x.permute(0, 2, 3, 1)), embedding.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
+class HierarchicalClustering(nn.ModuleList):
+    """The clustering modules of the coarsest `hierarchical_level` downsamplings, coarsest first.
+
+    pair_channels: channels before and after each downsampling, finest first, as a backbone names them.
+    Raises ValueError where the backbone has fewer downsamplings than `hierarchical_level`.
+    """
+
+    def __init__(self, pair_channels: Sequence[tuple[int, int]], hierarchical_level: int, embedding_channels: int):
+        if not 0 <= hierarchical_level <= len(pair_channels):
+            raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(pair_channels)}")
+        coarsest_first = pair_channels[::-1][:hierarchical_level]
+        super().__init__(Clustering(fine, coarse, embedding_channels) for fine, coarse in coarsest_first)
+
+    def forward(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+        """A backbone's pairs (before, after), finest first -> soft assignments, coarsest first."""
+        used = pairs[::-1][: len(self)]
+        return tuple(module(*pair) for module, pair in zip(self, used, strict=True))
+
+    def scales(self) -> Tensor | None:
+        """[L] the scales s^(i), coarsest first; None at level 0."""
+        return torch.cat([module.scale for module in self]) if len(self) else None

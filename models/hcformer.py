@@ -2,7 +2,7 @@
 
 from torch import Tensor, cat, nn
 
-from models.clustering import Clustering, decode_through
+from models.clustering import HierarchicalClustering, decode_through
 from models.outputs import MaskPrediction
 from models.transformer import MaskedDecoder, StandardDecoder, TransformerEncoder, projection
 
@@ -24,11 +24,8 @@ class HCFormer(nn.Module):
                  channels: int, embedding_channels: int = 128):  # fmt: skip
         super().__init__()
         self.form = "reference"  # of decoding and clustering, see `models.clustering.use_form`
-        if not 0 <= hierarchical_level <= len(backbone.pair_channels):
-            raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(backbone.pair_channels)}")
         self.backbone = backbone
-        coarsest_first = backbone.pair_channels[::-1][:hierarchical_level]
-        self.clustering = nn.ModuleList(Clustering(fine, coarse, embedding_channels) for fine, coarse in coarsest_first)
+        self.clustering = HierarchicalClustering(backbone.pair_channels, hierarchical_level, embedding_channels)
         self.encoder = encoder
         self.mask_proj = projection(channels if encoder else backbone.channels[-1], channels)
         self.decoder = decoder
@@ -36,8 +33,7 @@ class HCFormer(nn.Module):
     def forward(self, images: Tensor) -> MaskPrediction:
         """images [B, 3, H, W], normalised -> masks at 2^level times the coarsest resolution."""
         output = self.backbone(images)
-        pairs = output.pairs[::-1][: len(self.clustering)]
-        assignments = tuple(module(*pair) for module, pair in zip(self.clustering, pairs, strict=True))
+        assignments = self.clustering(output.pairs)
         memory = output.features[-1]
         if self.encoder is not None:
             memory = self.encoder(memory)
@@ -45,12 +41,7 @@ class HCFormer(nn.Module):
         decoded = self._decode([masks for _, masks in predictions], assignments)
         predictions = [(classes, masks) for (classes, _), masks in zip(predictions, decoded, strict=True)]
         (class_logits, mask_logits), intermediate = predictions[-1], tuple(predictions[:-1])
-        return MaskPrediction(class_logits, mask_logits, intermediate, assignments, self.scales())
-
-    def scales(self) -> Tensor | None:
-        """[L] the scales s^(i), coarsest first; None at level 0."""
-        scales = [module.scale for module in self.clustering]
-        return cat(scales) if scales else None
+        return MaskPrediction(class_logits, mask_logits, intermediate, assignments, self.clustering.scales())
 
     def _decode(self, masks: list[Tensor], assignments: tuple[Tensor, ...]) -> list[Tensor]:
         """Decode all predictions at once: one pass over the assignments instead of one a prediction."""

@@ -13,7 +13,7 @@ from torch import Tensor, cat, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.models.segmentation.fcn import FCNHead
 
-from models.clustering import Clustering, decode_through
+from models.clustering import HierarchicalClustering, decode_through
 from models.outputs import PixelPrediction
 
 POOL_SIZES = (1, 2, 3, 6)
@@ -36,29 +36,20 @@ class PerPixelModel(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.form = "reference"  # of decoding and clustering, see `models.clustering.use_form`
-        if not 0 <= hierarchical_level <= len(backbone.pair_channels):
-            raise ValueError(f"hierarchical level {hierarchical_level} is not in 0..{len(backbone.pair_channels)}")
         self.backbone = backbone
-        coarsest_first = backbone.pair_channels[::-1][:hierarchical_level]
-        self.clustering = nn.ModuleList(Clustering(fine, coarse, embedding_channels) for fine, coarse in coarsest_first)
+        self.clustering = HierarchicalClustering(backbone.pair_channels, hierarchical_level, embedding_channels)
         self.head = head
         self.auxiliary_head = auxiliary_head
 
     def forward(self, images: Tensor) -> PixelPrediction:
         """images [B, 3, H, W], normalised -> logits at 2^level times the coarsest resolution."""
         output = self.backbone(images)
-        pairs = output.pairs[::-1][: len(self.clustering)]
-        assignments = tuple(module(*pair) for module, pair in zip(self.clustering, pairs, strict=True))
+        assignments = self.clustering(output.pairs)
         logits = decode_through(self.head(output.features[-1]), assignments, self.form)
         auxiliary = None
         if self.training and self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(output.features[-2])
-        return PixelPrediction(logits, auxiliary, assignments, self.scales())
-
-    def scales(self) -> Tensor | None:
-        """[L] the scales s^(i), coarsest first; None without clustering."""
-        scales = [module.scale for module in self.clustering]
-        return cat(scales) if scales else None
+        return PixelPrediction(logits, auxiliary, assignments, self.clustering.scales())
 
 
 class PSPHead(nn.Module):
