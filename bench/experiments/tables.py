@@ -12,8 +12,14 @@ from bench.experiments.declaration import PaperTable
 from bench.experiments.experiment import Experiment
 from bench.experiments.small_tables import small_real
 
-# Factors that tell apart the rows of an ablation, by what stands before their value in a row's name.
-FACTORS = {"level": "hierarchical_level", "layers": "decoder_layers", "queries": "num_queries"}
+# Factors that tell apart the rows of an ablation, by what stands before their value in a row's name; a decoder is
+# named by its value alone ("standard").
+FACTORS = {
+    "level": "hierarchical_level",
+    "layers": "decoder_layers",
+    "queries": "num_queries",
+    "": "transformer_decoder",
+}
 
 TABLES: dict[str, PaperTable] = {table.name: table for table in (*comparisons(), *ablations(), small_real())}
 

@@ -35,8 +35,7 @@ def _values(block: SmallBlock, row, groups: dict) -> list[str]:
 
 
 def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
-    experiment = block.rows[0].experiment
-    recipe = recipe_for(experiment)
+    recipe = recipe_for(block.rows[0].experiment)
     each = threads(records)
     timed = ", training in seconds" if any(column.unit == "s" for column in block.columns) else ""
     facts = [
@@ -48,8 +47,20 @@ def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
     ]
     return [
         "Not comparable with the paper's numbers: other data, other models, other scale. One recipe for all methods: "
-        f"{', '.join(facts)}. "
-        f"Models: {experiment.num_queries} queries, {experiment.decoder_layers} decoder layers. "
+        f"{', '.join(facts)}. {_models(block)}"
         f"Median (lowest..highest) of the seeds; percent{timed}.",
         *block.notes,
     ]
+
+
+def _models(block: SmallBlock) -> str:
+    """The sizes that all models of the block share, as a sentence; empty without any."""
+    models = [row.experiment for row in block.rows]
+    shared = []
+    for what, values in (
+        ("queries", {m.num_queries for m in models}),
+        ("decoder layers", {m.decoder_layers for m in models}),
+    ):
+        if len(values) == 1 and any(values):
+            shared.append(f"{values.pop()} {what}")
+    return f"Models: {', '.join(shared)}. " if shared else ""
