@@ -16,21 +16,23 @@ from bench.errors import BenchError
 from bench.evaluation.base import Evaluator, Prediction
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.postprocess import POST_PROCESSING
+from bench.evaluation.postprocess import POST_PROCESSING, pixel_labels
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.sharded import clear, evaluate_shared
-from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, Experiment
+from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
 from bench.experiments.recipe import Recipe, recipe_for
 from bench.profiling.complexity import count_parameters
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
 from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
+from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import StepReport
 from bench.weights.convert import write_weights
 from bench.weights.imagenet import load_imagenet
 from bench.weights.load import pack
 from bench.zoo import build_model
 from models.clustering import fast_form, use_form
+from models.outputs import PixelPrediction
 
 EVALUATION_SHARE = 0.05  # of the progress bar
 PREDICTIONS = "predictions"
@@ -58,9 +60,12 @@ def measure_accuracy(
     In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
     `execution.stop` says so, with the work saved.
     """
-    if experiment.method in PIXEL_METHODS:
-        raise BenchError(f"{experiment.method} cannot be trained yet: per-pixel methods are counted only")
     recipe, info = recipe_for(experiment), get_dataset_info(experiment.dataset)
+    per_pixel = experiment.method in PIXEL_METHODS
+    if per_pixel and info.task != "semantic":
+        raise BenchError(
+            f"{experiment.method} labels pixels, {info.name} is a {info.task} data set: use a semantic one"
+        )
     execution = execution or Execution()
     world = execution.world
     execution = replace(execution, workers=0 if info.generated else loading_processes(world))
@@ -82,7 +87,10 @@ def measure_accuracy(
     data = split_fingerprint(experiment.dataset, info.train_split, data_root)
     precision = execution.precision or recipe.precision
     identity = f"{experiment.key} seed {seed} recipe {recipe.hash} precision {precision} data {data}"
-    result = train(model, recipe, seed, train_set, folder, identity, on_step, execution)
+    criterion = PixelCriterion(recipe.auxiliary_weight, recipe.scale_regularisation) if per_pixel else None
+    result = train(model, recipe, seed, train_set, folder, identity, on_step, execution, criterion)
+    if per_pixel:
+        model.auxiliary_head = None  # of the training alone
 
     evaluated = {
         "training": identity,
@@ -118,7 +126,7 @@ def measure_accuracy(
         "train_fingerprint": data,
         "val_fingerprint": evaluated["val_fingerprint"],
         "post_processing": POST_PROCESSING,
-        "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
+        "sizes": _sizes(experiment),
         "parameters": count_parameters(model),
     }
     return Accuracy(metrics, recipe, details)
@@ -126,12 +134,18 @@ def measure_accuracy(
 
 def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:
     """The model on its device, ready to be trained, and which ImageNet weights it starts from."""
-    model = build_model(experiment, seed, recipe.drop_path)
+    model = build_model(experiment, seed, recipe.drop_path, auxiliary=recipe.auxiliary_weight > 0)
     weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
     model = model.to(world.device)
     if experiment.scale == "paper":  # a short run would not earn back the compilation
         use_form(model, fast_form(world.device))
     return model, weights
+
+
+def _sizes(experiment: Experiment) -> dict | str:
+    if experiment.scale != "small":
+        return "the paper's"
+    return SMALL_SCALE_MODEL | (SMALL_SCALE_PIXEL if experiment.method in PIXEL_METHODS else {})
 
 
 def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> None:
@@ -175,6 +189,9 @@ def predict_image(model: nn.Module, evaluator: Evaluator, sample: Sample, resizi
     batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     output = model(batch)
     sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
+    if isinstance(output, PixelPrediction):
+        labels = pixel_labels(output.logits[0], *sizes).cpu().numpy()
+        return Prediction(sample.image_id, sizes[-1], labels=labels)
     return evaluator.predict(sample.image_id, output.class_logits[0], output.mask_logits[0], sizes)
 
 

@@ -19,11 +19,12 @@ from bench.data.registry import get_dataset_info
 from bench.data.transforms import preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.overlay import draw_overlay, label_segments
-from bench.evaluation.postprocess import semantic_labels_of
+from bench.evaluation.postprocess import pixel_labels, semantic_labels_of
 from bench.evaluation.results import image_results, semantic_results
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
 from bench.training.engine import MEMORY_FORMAT
+from models.outputs import PixelPrediction
 
 _SUFFIXES = {
     "panoptic": ("_panoptic.png", "_semantic.png"),
@@ -54,7 +55,8 @@ def predict_images(
     - STEM.json: "image", and of "panoptic" (`segments_info`), "instances" (COCO results with RLE, best first) and
       "semantic" those that the data set's task has;
     - STEM_overlay.jpg: the picture for people;
-    - STEM.npz with `raw`: `class_logits` [Q, K+1] and `mask_logits` [Q, h, w], float32, as the model returns them.
+    - STEM.npz with `raw`: `class_logits` [Q, K+1] and `mask_logits` [Q, h, w], of per-pixel methods `logits`
+      [K, h, w], float32, as the model returns them.
 
     At the end, also of a run that was stopped, come panoptic.json (official file; its PNGs lie beside it, not in a
     folder of its name) and instances.json (official list of results) of the images done. `image_id` is the file's
@@ -144,15 +146,19 @@ def _predict(
     image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
     batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     prediction = model(batch)
-    class_logits, mask_logits = prediction.class_logits[0], prediction.mask_logits[0]
-    if not (class_logits.isfinite().all() and mask_logits.isfinite().all()):
+    if isinstance(prediction, PixelPrediction):
+        arrays = {"logits": prediction.logits[0]}
+    else:
+        arrays = {"class_logits": prediction.class_logits[0], "mask_logits": prediction.mask_logits[0]}
+    if not all(array.isfinite().all() for array in arrays.values()):
         raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
     height, width = pixels.shape[:2]
     sizes = batch.shape[-2:], image.shape[-2:], (height, width)
     if task == "semantic":
-        results = semantic_results(semantic_labels_of(class_logits, mask_logits, *sizes), classes, path.stem)
+        labels_of = pixel_labels if "logits" in arrays else semantic_labels_of
+        results = semantic_results(labels_of(*arrays.values(), *sizes), classes, path.stem)
     else:
-        results = image_results(task, class_logits, mask_logits, classes, path.stem, image_id, sizes)
+        results = image_results(task, *arrays.values(), classes, path.stem, image_id, sizes)
 
     header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
     entry = {"image": header, **results.entry}
@@ -161,7 +167,6 @@ def _predict(
     files[f"{path.stem}_overlay.jpg"] = _encoded(draw_overlay(pixels, results.segment_ids, names), "JPEG")
     files[f"{path.stem}.json"] = _json(entry)
     if raw:
-        arrays = {"class_logits": class_logits, "mask_logits": mask_logits}
         np.savez(buffer := io.BytesIO(), **{name: array.float().cpu().numpy() for name, array in arrays.items()})
         files[f"{path.stem}.npz"] = buffer.getvalue()
     return files, entry

@@ -146,23 +146,25 @@ METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
     "maskformer": _maskformer,
     "mask2former": _mask2former,
 }
-PIXEL_METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
-    "fcn_32s": lambda experiment, classes, backbone: fcn_32s(classes, backbone),
-    "fpn": lambda experiment, classes, backbone: fpn(classes, backbone, **_channels(experiment)),
-    "pspnet": lambda experiment, classes, backbone: pspnet(classes, backbone),
-    "deeplabv3": lambda experiment, classes, backbone: deeplabv3(classes, backbone, **_atrous(experiment)),
-    "hc_fcn_32s": lambda experiment, classes, backbone: hc_fcn_32s(classes, backbone, **_clustering(experiment)),
-    "hc_pspnet": lambda experiment, classes, backbone: hc_pspnet(classes, backbone, **_clustering(experiment)),
-    "hc_deeplabv3": lambda experiment, classes, backbone: hc_deeplabv3(
-        classes, backbone, **_clustering(experiment), **_atrous(experiment)
-    ),
+# Builder and what it takes beside classes, backbone and auxiliary.
+PIXEL_METHODS: dict[str, tuple[Callable[..., nn.Module], Callable[[Experiment], dict]]] = {
+    "fcn_32s": (fcn_32s, lambda experiment: {}),
+    "fpn": (fpn, _channels),
+    "pspnet": (pspnet, lambda experiment: {}),
+    "deeplabv3": (deeplabv3, _atrous),
+    "hc_fcn_32s": (hc_fcn_32s, _clustering),
+    "hc_pspnet": (hc_pspnet, _clustering),
+    "hc_deeplabv3": (hc_deeplabv3, lambda experiment: _clustering(experiment) | _atrous(experiment)),
 }
 
 
-def build_model(experiment: Experiment, seed: int | None = None, drop_path: float = 0.0) -> nn.Module:
+def build_model(
+    experiment: Experiment, seed: int | None = None, drop_path: float = 0.0, auxiliary: bool = False
+) -> nn.Module:
     """The experiment's model with random weights, from `seed` if one is given (the global state is kept).
 
-    drop_path: the rate of stochastic depth in training; ResNets have none.
+    drop_path: the rate of stochastic depth in training; ResNets have none. auxiliary: with the auxiliary head that a
+    per-pixel method may be trained with.
     Builds on the default device, so `with torch.device("meta")` gives a model without memory.
     Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
     """
@@ -177,6 +179,9 @@ def build_model(experiment: Experiment, seed: int | None = None, drop_path: floa
         try:
             backbone = BACKBONES[experiment.backbone](experiment, drop_path)
             num_classes = get_dataset_info(experiment.dataset).num_classes
-            return methods[experiment.method](experiment, num_classes, backbone)
+            if experiment.method in PIXEL_METHODS:
+                builder, factors = PIXEL_METHODS[experiment.method]
+                return builder(num_classes, backbone, auxiliary=auxiliary, **factors(experiment))
+            return METHODS[experiment.method](experiment, num_classes, backbone)
         except ValueError as error:
             raise BenchError(f"cannot build {experiment.key}: {error}") from error

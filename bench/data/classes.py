@@ -8,7 +8,7 @@ eleven classes in SegNet's order with CamVid's own colours; the category file of
 import csv
 import functools
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from bench.data import synthetic
@@ -80,4 +80,5 @@ _CLASSES = {
     "camvid": lambda: _table("camvid"),
     "nuclei": lambda: _table("nuclei"),
     "synthetic_panoptic": _synthetic,
+    "synthetic_semantic": lambda: [replace(c, is_thing=False) for c in _synthetic()],
 }

@@ -9,6 +9,7 @@ from bench.data import semantic, synthetic
 from bench.data.coco import CocoPanoptic
 from bench.data.coco_files import fingerprint
 from bench.data.coco_instance import CocoInstance
+from bench.data.merged import MergedPanoptic
 from bench.errors import BenchError, unknown_name
 
 Dataset = CocoPanoptic | CocoInstance | semantic.SemanticImages
@@ -80,6 +81,8 @@ DATASETS: dict[str, DatasetInfo] = {
         DatasetInfo("camvid", "semantic", 0, 11, "train", "val", semantic.camvid, "images/{}",
                     _CAMVID_IMAGES, ("camvid",), test_split="test"),
         DatasetInfo("nuclei", "panoptic", 1, 1, "train", "val", CocoPanoptic, _PANOPTIC, _NUCLEI_IMAGES, ("nuclei",)),
+        DatasetInfo("synthetic_semantic", "semantic", 0, synthetic.NUM_CLASSES, "train", "val", MergedPanoptic,
+                    _PANOPTIC, generated=True),
         DatasetInfo("synthetic_panoptic", "panoptic", synthetic.NUM_THINGS, _SYNTHETIC_STUFF, "train", "val",
                     CocoPanoptic, _PANOPTIC, generated=True),
     )

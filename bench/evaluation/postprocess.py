@@ -96,11 +96,26 @@ def semantic_labels_of(
     their masks resized first (`semantic_labels`). The scores of the original size are held a few classes at a time.
     """
     masks = F.interpolate(mask_logits[None].float(), size=padded_size, mode="bilinear", align_corners=False)[0]
-    scores = semantic_scores(class_logits.float(), masks)[None, :, : image_size[0], : image_size[1]]
+    scores = semantic_scores(class_logits.float(), masks)[:, : image_size[0], : image_size[1]]
+    return _largest(scores, original_size)
+
+
+def pixel_labels(logits: Tensor, padded_size: Size, image_size: Size, original_size: Size) -> Tensor:
+    """Labels int64 [*original_size] of per-pixel class logits [K, h, w], resized as `resize_masks` does."""
+    logits = F.interpolate(logits[None].float(), size=padded_size, mode="bilinear", align_corners=False)[0]
+    return _largest(logits[:, : image_size[0], : image_size[1]], original_size)
+
+
+def _largest(scores: Tensor, original_size: Size) -> Tensor:
+    """Argmax over classes, int64 [*original_size], of scores [K, H, W] resized, a few classes at a time."""
+    scores = scores[None]
     if torch.jit.is_tracing() or scores.is_meta:
         return F.interpolate(scores, size=original_size, mode="bilinear", align_corners=False)[0].argmax(0)
     at_once = max(1, _budget(scores) // (original_size[0] * original_size[1]))
-    best, labels = torch.tensor(-1.0, device=scores.device), torch.zeros((), dtype=torch.int64, device=scores.device)
+    best, labels = (
+        torch.tensor(-torch.inf, device=scores.device),
+        torch.zeros((), dtype=torch.int64, device=scores.device),
+    )
     for first in range(0, scores.shape[1], at_once):
         some = F.interpolate(
             scores[:, first : first + at_once], size=original_size, mode="bilinear", align_corners=False

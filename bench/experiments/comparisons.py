@@ -20,6 +20,7 @@ from bench.experiments.notes import (
     ADE20K_NOTES,
     CITYSCAPES_NOTES,
     PER_PIXEL_NOTES,
+    SMALL_PER_PIXEL_NOTES,
     SYNTHETIC_NOTES,
     TABLE1_MODELS_NOTES,
     TABLE1_NOTES,
@@ -143,12 +144,14 @@ def _table_ib() -> PaperTable:
 
 
 def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...]) -> PaperTable:
+    numbered = enumerate(methods, start=len(methods) + 1)
+    small = tuple(built(number, method, "small", "synthetic_semantic", "small") for number, method in numbered)
     return PaperTable(
         name=name,
         title=title,
         dataset=dataset,
         columns=SEMANTIC + END_TO_END,
         rows=tuple(built(number, method, "r101", dataset) for number, method in enumerate(methods, start=1)),
-        small_blocks=(),
+        small_blocks=(SmallBlock(small, SEMANTIC, SMALL_PER_PIXEL_NOTES),),
         notes=PER_PIXEL_NOTES,
     )

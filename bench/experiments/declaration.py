@@ -91,11 +91,11 @@ class PaperTable:
     def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
         """Everything to measure: what the table has columns for, of all rows, then accuracy at `scale`, seed by seed.
 
-        Per-pixel methods are counted only: their latency is not measured yet, and no recipe is theirs.
+        The latency of per-pixel methods is not measured yet.
         """
         built = [row.experiment for row in self.rows if row.experiment]
         masks = [e for e in built if e.method not in PIXEL_METHODS]
-        trained = {"small": [row.experiment for row in self.small_rows], "paper": masks}
+        trained = {"small": [row.experiment for row in self.small_rows], "paper": built}
         if scale not in trained:
             raise unknown_name("scale", scale, trained)
         shown = {column.kind for column in self.columns}

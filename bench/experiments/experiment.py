@@ -10,7 +10,10 @@ METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
 # Per-pixel classification (Table I): they return a PixelPrediction and have no transformer.
 PIXEL_METHODS = ("fcn_32s", "fpn", "pspnet", "deeplabv3", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3")
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
-DATASETS = ("coco_panoptic", "coco_instance", "ade20k", "cityscapes", "camvid", "nuclei", "synthetic_panoptic")
+DATASETS = (
+    "coco_panoptic", "coco_instance", "ade20k", "cityscapes", "camvid", "nuclei", "synthetic_panoptic",
+    "synthetic_semantic",
+)  # fmt: skip
 SCALES = ("paper", "small")
 DOWNSAMPLINGS = ("deformable", "conv")
 TRANSFORMER_DECODERS = ("masked", "standard")

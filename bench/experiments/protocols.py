@@ -38,6 +38,7 @@ _PAPER: Values = {
     "mask_weight": Value(5.0, "paper 3.1"),
     "dice_weight": Value(5.0, "paper 3.1"),
     "no_object_weight": Value(0.1, "reference configuration"),
+    "auxiliary_weight": Value(0.0, "not used: no auxiliary head"),
     "scale_regularisation": Value(0.1, "paper 3.1; absolute value of the sum of the scales: reference configuration"),
     "num_points": Value(12_544, "reference configuration; paper 3.1: points as in Mask2Former"),
     "precision": Value("bf16", f"mixed precision: {FOLLOWED}; bf16 is ours: it needs no loss scaling"),
@@ -144,6 +145,7 @@ _NUCLEI: Values = _SMALL | {
 
 PROTOCOLS: dict[tuple[str, str], Values] = {
     ("synthetic_panoptic", "small"): _SYNTHETIC,
+    ("synthetic_semantic", "small"): _SYNTHETIC,  # the same scenes
     ("camvid", "small"): _CAMVID,
     ("nuclei", "small"): _NUCLEI,
     ("coco_panoptic", "paper"): _COCO,
@@ -166,6 +168,7 @@ _PER_PIXEL: Values = {
     "warmup_iterations": Value(0, _PSPNET),
     "batch_size": Value(16, _PSPNET),
     "backbone_multiplier": Value(1.0, "ours: PSPNet 5.1 names one rate"),
+    "auxiliary_weight": Value(0.4, f"{_PSPNET}: of the loss on the third stage's feature"),
     "clip_norm": Value(1e6, "in effect none: PSPNet clips nothing"),
     "colour_jitter": Value(False, "PSPNet 5.1: none; its rotation by 10 degrees and its blur on ADE20K are not built"),
     **{name: Value(_PAPER[name].value, _UNUSED) for name in ("class_weight", "mask_weight", "dice_weight",

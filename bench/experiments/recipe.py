@@ -53,6 +53,7 @@ class Recipe:
     no_object_weight: float = 0.1
     scale_regularisation: float = 0.1
     pretrained: bool = False  # start from the backbone's ImageNet weights
+    auxiliary_weight: float = 0.0  # of the loss of an auxiliary head; only per-pixel methods have one, 0: none
     optimiser: str = "adamw"
     momentum: float = 0.9  # of SGD
     schedule: str = "step"

@@ -24,7 +24,8 @@ class Target:
 class Part:
     """Which images of a batch these are, where several processes or passes share it.
 
-    counts: number of targets of every image of the batch. images: slice of those that are here.
+    counts: number of targets of every image of the batch (`count` of the criterion). images: slice of those that are
+    here.
     """
 
     counts: tuple[int, ...]
@@ -76,6 +77,11 @@ class SetCriterion(nn.Module):
         weight = torch.ones(num_classes + 1)
         weight[-1] = no_object_weight
         self.register_buffer("class_weights", weight, persistent=False)
+
+    @staticmethod
+    def count(labels: Tensor, masks: Tensor) -> int:
+        """Targets of an image."""
+        return len(labels)
 
     def forward(
         self, prediction: MaskPrediction, targets: Sequence[Target], part: Part | None = None

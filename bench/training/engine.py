@@ -76,14 +76,15 @@ class TrainingResult:
 
 def train(
     model: nn.Module, recipe: Recipe, seed: int, dataset, folder: Path, identity: str, progress: Progress,
-    execution: Execution | None = None,
+    execution: Execution | None = None, criterion: nn.Module | None = None,
 ) -> TrainingResult:  # fmt: skip
     """Train `model` in place for recipe.iterations steps, with a checkpoint in `folder` every 15 s, and a log.
 
     A checkpoint of the same identity is continued. In several processes all call this with equal arguments; the first
-    writes and reports. Raises Stopped, with a checkpoint of the last step, when `execution.stop` says so in any of
-    them. Raises BenchError if the checkpoint is damaged or belongs to another run, if loss or gradient are not finite,
-    and for a sample that cannot be read.
+    writes and reports. criterion: the recipe's `SetCriterion` by default.
+    Raises Stopped, with a checkpoint of the last step, when `execution.stop` says so in any of them.
+    Raises BenchError if the checkpoint is damaged or belongs to another run, if loss or gradient are not finite, and
+    for a sample that cannot be read.
     """
     execution = execution or Execution()
     world = execution.world
@@ -91,7 +92,7 @@ def train(
     if recipe.activation_checkpointing:
         recompute_blocks(model.backbone)
     precision, classes = execution.precision or recipe.precision, len(dataset.categories)
-    updater = Updater(model, recipe, seed, classes, world, execution.passes(recipe), precision)
+    updater = Updater(model, recipe, seed, classes, world, execution.passes(recipe), precision, criterion)
     state = _State(updater, folder / CHECKPOINT, identity)
     state.resume()
     model.train().to(memory_format=MEMORY_FORMAT)

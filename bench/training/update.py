@@ -25,18 +25,19 @@ class NotFinite(Exception):
 class Updater:
     """Model and optimiser. passes: positions in the batch that this process computes at once, one pass after the other.
 
-    precision: of the network, a name of `PRECISIONS`; losses are in float32 always.
+    precision: of the network, a name of `PRECISIONS`; losses are in float32 always. criterion: `SetCriterion` of the
+    recipe by default.
     """
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, seed: int, num_classes: int, world: World, passes: list[range],
-        precision: str,
+        precision: str, criterion: nn.Module | None = None,
     ):  # fmt: skip
         self.model, self.recipe, self.seed = model, recipe, seed
         self.world, self.passes = world, passes
         self.device = next(model.parameters()).device
         self.optimiser = build_optimiser(model, recipe)
-        self.criterion = SetCriterion(
+        criterion = criterion or SetCriterion(
             num_classes,
             recipe.num_points,
             recipe.class_weight,
@@ -44,7 +45,8 @@ class Updater:
             recipe.dice_weight,
             recipe.no_object_weight,
             recipe.scale_regularisation,
-        ).to(self.device)
+        )
+        self.criterion = criterion.to(self.device)
         self._dtype = PRECISIONS[precision]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
 
@@ -79,10 +81,12 @@ class Updater:
             part.load_state_dict(state[name])
 
     def _counts(self, batch: Batch) -> tuple[int, ...]:
-        """Targets of every image of the whole batch."""
+        """What the criterion counts (targets, labelled pixels) of every image of the whole batch."""
         counts = torch.zeros(self.recipe.batch_size, dtype=torch.int64)
         start = self.passes[0].start
-        counts[start : start + len(batch.labels)] = torch.tensor([len(labels) for labels in batch.labels])
+        counts[start : start + len(batch.labels)] = torch.tensor(
+            [self.criterion.count(*target) for target in zip(batch.labels, batch.masks, strict=True)]
+        )
         if self.world.size > 1:
             counts = self.world.sum(counts.to(self.device))
         return tuple(counts.tolist())
