@@ -13,12 +13,14 @@ from bench.data import synthetic
 from bench.data.coco import CocoPanoptic
 from bench.data.layouts import synthesize
 from bench.data.registry import DATASETS, open_split
+from bench.errors import BenchError
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.saved import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.training.engine import Execution, TrainingResult
 from bench.training.progress import StepReport
-from models.outputs import MaskPrediction
+from bench.zoo import build_model
+from models.outputs import MaskPrediction, PixelPrediction
 from tests.data.conftest import TinyCoco
 from tests.report.fakes import SMALL
 
@@ -112,7 +114,7 @@ def untrained(monkeypatch):
     """No training; the evaluation finds no stuff."""
     calls = []
 
-    def train(model, recipe, seed, dataset, folder, identity, progress, execution):
+    def train(model, recipe, seed, dataset, folder, identity, progress, execution, criterion):
         calls.append((identity, seed, len(dataset)))
         last = recipe.iterations
         progress(StepReport(last, last, 12.0, 1e-3, 0.1, 5.0, 0.0, 2**30))
@@ -218,3 +220,42 @@ def test_every_data_set_trains_and_is_evaluated(tmp_path, monkeypatch, name, met
     result = measure_accuracy(what, 0, tmp_path / "run", tmp_path / "data", lambda *_: None)
     assert result.metrics["final_loss"]["value"] > 0 and metrics - {"PQ_th", "AP_pan_th"} <= set(result.metrics)
     assert result.details["val_images"] == 3
+
+
+# Per-pixel methods
+
+
+class PixelOracle(Oracle):
+    """Answers with the labels as logits; those of the first image belong to the next class."""
+
+    def forward(self, images):
+        sample = self.dataset[self.index]
+        labels = (self.dataset.label_map(self.index) + (self.index == 0)) % len(self.dataset.categories)
+        self.index += 1
+        logits = torch.stack([torch.from_numpy(labels == k).float() for k in range(len(self.dataset.categories))])
+        assert sample.image.shape[1:] == logits.shape[1:]
+        return PixelPrediction(60 * logits[None] - 30)
+
+
+def test_perfect_labels_of_pixels(cache):
+    dataset = open_split("synthetic_semantic", "val", cache)
+    values = evaluate(PixelOracle(dataset), AS_IT_IS, dataset)
+    assert values["pixel_accuracy"] == pytest.approx(75) and 30 < values["mIoU"] < 90
+
+
+def test_per_pixel_methods_are_trained_and_evaluated(cache, tmp_path, monkeypatch):
+    short = replace(RECIPE, iterations=3, batch_size=2, auxiliary_weight=0.4)
+    monkeypatch.setitem(RECIPES, ("synthetic_semantic", "small"), short)
+    what = experiment("hc_pspnet", "small", "synthetic_semantic", "small")
+    result = measure_accuracy(what, 0, tmp_path, cache, lambda *_: None)
+    assert {"mIoU", "pixel_accuracy"} < set(result.metrics) and "PQ" not in result.metrics
+    assert 0.5 < result.metrics["final_loss"]["value"] < 10
+    with torch.device("meta"):
+        assert result.details["parameters"] == sum(p.numel() for p in build_model(what).parameters())
+    assert (tmp_path / "predictions").is_dir()
+
+
+def test_per_pixel_methods_need_a_semantic_data_set(cache, tmp_path):
+    what = experiment("fcn_32s", "small", "synthetic_panoptic", "small")
+    with pytest.raises(BenchError, match="fcn_32s labels pixels, synthetic_panoptic is a panoptic data set"):
+        measure_accuracy(what, 0, tmp_path, cache, lambda *_: None)
