@@ -57,7 +57,7 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
             "published": printed and printed.value,
             "reference": other and other.value,
             "tolerance": printed.tolerance_text if printed else "",
-            "verdict": _sample(cell) or verdict(printed, cell and cell.value, cell.n if cell else 0, kind, scale),
+            "verdict": partial_data(cell) or verdict(printed, cell and cell.value, cell.n if cell else 0, kind, scale),
         }
         if cell:
             line |= {"measured": cell.value, "min": cell.low, "max": cell.high, "n": cell.n}
@@ -109,7 +109,7 @@ def released_stand_in(groups: dict[str, list[Record]], row: Row) -> Record | Non
     return None if "accuracy" in records else records.get("released")
 
 
-def _sample(cell: Value | None) -> str:
+def partial_data(cell: Value | None) -> str:
     """Instead of a verdict: what was trained or evaluated on a part of the data set is not held against the paper."""
     for record in cell.records if cell else ():
         for used, official in (("val_images", "official_images"), ("train_images", "official_train_images")):

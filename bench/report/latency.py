@@ -98,15 +98,22 @@ def _base(table: PaperTable, row: Row) -> Row | None:
 
 
 def _ratio(table: PaperTable, row: Row, metric: str, by_key: dict[str, Record]) -> str:
-    """Median over the rounds of one run; sample i of every record of a run is of round i."""
     base = _base(table, row)
-    pair = [by_key.get(r.experiment.key) for r in (row, base)] if base else [None]
+    pair = [by_key.get(r.experiment.key) for r in (row, base)] if base else [None, None]
+    ratios = round_ratios(*pair, metric)
+    return number(median(ratios), 2) if ratios else ""
+
+
+def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> list[float]:
+    """Ours over theirs, round by round; empty unless both were timed in one run on one machine.
+
+    Sample i of every record of a run is of round i.
+    """
+    pair = (ours, theirs)
     if None in pair or len({(r.details.get("run"), machine(r.provenance)) for r in pair}) > 1:
-        return ""
-    ours, theirs = (r.samples.get(metric, ()) for r in pair)
-    if not ours or len(ours) != len(theirs):
-        return ""
-    return number(median(a / b for a, b in zip(ours, theirs, strict=True)), 2)
+        return []
+    samples, base = (r.samples.get(metric, ()) for r in pair)
+    return [a / b for a, b in zip(samples, base, strict=True)] if len(samples) == len(base) else []
 
 
 def _flops_ratio(table: PaperTable, cells: dict, row: Row) -> str:

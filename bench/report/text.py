@@ -8,6 +8,7 @@ import pandas as pd
 from bench.records import Record
 
 LEFT_ALIGNED = ("#", "method", "backbone", "run", "verdict", "store", "tables")
+LEFT_ALIGNED += ("claim", "place", "case", "by itself", "decision")
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

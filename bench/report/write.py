@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench.experiments.tables import TABLES, get_table
 from bench.records import KINDS, Store, write_atomically
+from bench.report.claims import write_claims
 from bench.report.frame import build_table
 from bench.report.markdown import render_markdown
 from bench.report.text import head_lines, markdown_table
@@ -15,6 +16,7 @@ GIT_IGNORED_STORE = "local"
 def write_report(table_name: str, store: Store, reference: Store | None = None) -> list[Path]:
     """Write the CSV and the markdown of one table from records alone; returns their paths, CSV first.
 
+    The page of claims is written anew with every table.
     The reference columns stay empty when `reference` is None, absent, or the store itself.
     Raises BenchError for an unknown table or a damaged record.
     """
@@ -29,6 +31,7 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     }
     for path, text in texts.items():
         write_atomically(path, text)
+    write_claims(store)
     return list(texts)
 
 
