@@ -39,6 +39,12 @@ def _swin_l(experiment: Experiment, drop_path: float) -> nn.Module:
     return swin("swin_l", drop_path, out_norms=_output_norms(experiment))
 
 
+def _mit(experiment: Experiment, drop_path: float) -> nn.Module:
+    from baselines.segformer import mit
+
+    return mit(experiment.backbone, drop_path)
+
+
 def _small(experiment: Experiment, drop_path: float) -> nn.Module:
     sizes = SMALL_SCALE_MODEL["blocks"], SMALL_SCALE_MODEL["width"]
     return small_resnet(_deformable_level(experiment), *sizes, _dilated_stages(experiment))
@@ -133,11 +139,25 @@ def _width(experiment: Experiment) -> dict[str, float]:
     return {name: SMALL_SCALE_MODEL[name] for name in names} if experiment.scale == "small" else {}
 
 
+def _segformer(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    from baselines.segformer import segformer
+
+    return segformer(num_classes, backbone)
+
+
+def _mask_rcnn(experiment: Experiment, num_classes: int, backbone: nn.Module) -> nn.Module:
+    from baselines.mask_rcnn import mask_rcnn
+
+    return mask_rcnn(num_classes, backbone)
+
+
 BACKBONES: dict[str, Callable[[Experiment, float], nn.Module]] = {
     "r50": _r50,
     "r101": _r101,
     "swin_s": _swin_s,
     "swin_l": _swin_l,
+    "mit_b2": _mit,
+    "mit_b5": _mit,
     "small": _small,
 }
 METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
@@ -156,6 +176,10 @@ PIXEL_METHODS: dict[str, tuple[Callable[..., nn.Module], Callable[[Experiment], 
     "hc_pspnet": (hc_pspnet, _clustering),
     "hc_deeplabv3": (hc_deeplabv3, lambda experiment: _clustering(experiment) | _atrous(experiment)),
 }
+UNTRAINED: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
+    "segformer": _segformer,
+    "mask_rcnn": _mask_rcnn,
+}
 
 
 def build_model(
@@ -168,7 +192,7 @@ def build_model(
     Builds on the default device, so `with torch.device("meta")` gives a model without memory.
     Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
     """
-    methods = METHODS | PIXEL_METHODS
+    methods = METHODS | PIXEL_METHODS | UNTRAINED
     if experiment.method not in methods:
         raise unknown_name("method", experiment.method, methods)
     if experiment.backbone not in BACKBONES:
@@ -182,6 +206,6 @@ def build_model(
             if experiment.method in PIXEL_METHODS:
                 builder, factors = PIXEL_METHODS[experiment.method]
                 return builder(num_classes, backbone, auxiliary=auxiliary, **factors(experiment))
-            return METHODS[experiment.method](experiment, num_classes, backbone)
+            return (METHODS | UNTRAINED)[experiment.method](experiment, num_classes, backbone)
         except ValueError as error:
             raise BenchError(f"cannot build {experiment.key}: {error}") from error

@@ -80,7 +80,7 @@ def _table2() -> PaperTable:
         dataset="coco_instance",
         columns=INSTANCE + COMPLEXITY,
         rows=(
-            Row(1, "Mask R-CNN", "R50", None),
+            built(1, "mask_rcnn", "r50", "coco_instance"),
             *(built(number, method, "r50", "coco_instance") for number, method in enumerate(of_r50, start=2)),
             *(built(number, method, "swin_l", "coco_instance") for number, method in enumerate(of_swin_l, start=6)),
         ),
@@ -124,9 +124,9 @@ def _semantic_rows(dataset: str) -> tuple[Row, ...]:
     methods = ("maskformer", "mask2former", "hcformer", "hcformer+")
     return (
         *(built(number, method, "r50", dataset) for number, method in enumerate(methods, start=1)),
-        Row(5, "SegFormer", "MiT-B2", None),
+        built(5, "segformer", "mit_b2", dataset),
         *(built(number, method, "swin_s", dataset) for number, method in enumerate(methods, start=6)),
-        Row(10, "SegFormer", "MiT-B5", None),
+        built(10, "segformer", "mit_b5", dataset),
         *(built(number, method, "swin_l", dataset) for number, method in enumerate(methods, start=11)),
     )
 

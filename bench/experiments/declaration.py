@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bench.errors import unknown_name
-from bench.experiments.experiment import PIXEL_METHODS, Experiment, experiment
+from bench.experiments.experiment import COUNTED_ONLY, PIXEL_METHODS, UNTRAINED, Experiment, experiment
 from bench.experiments.recipe import recipe_for
 
 
@@ -94,12 +94,15 @@ class PaperTable:
         The latency of per-pixel methods is not measured yet.
         """
         built = [row.experiment for row in self.rows if row.experiment]
-        masks = [e for e in built if e.method not in PIXEL_METHODS]
-        trained = {"small": [row.experiment for row in self.small_rows], "paper": built}
+        timed = [e for e in built if e.method not in PIXEL_METHODS + COUNTED_ONLY]
+        trained = {
+            "small": [row.experiment for row in self.small_rows],
+            "paper": [e for e in built if e.method not in UNTRAINED],
+        }
         if scale not in trained:
             raise unknown_name("scale", scale, trained)
         shown = {column.kind for column in self.columns}
-        wanted = [(kind, rows) for kind, rows in (("complexity", built), ("latency", masks)) if kind in shown]
+        wanted = [(kind, rows) for kind, rows in (("complexity", built), ("latency", timed)) if kind in shown]
         return (
             *(Measurement(e, kind) for kind, rows in wanted for e in rows),
             *(Measurement(e, "accuracy", seed) for e in trained[scale] for seed in recipe_for(e).seeds),
@@ -141,10 +144,14 @@ LABELS = {
     "hc_fcn_32s": "HC-FCN-32s",
     "hc_pspnet": "HC-PSPNet",
     "hc_deeplabv3": "HC-DeepLabv3",
+    "segformer": "SegFormer",
+    "mask_rcnn": "Mask R-CNN",
     "r50": "R50",
     "r101": "R101",
     "swin_s": "Swin-S",
     "swin_l": "Swin-L",
+    "mit_b2": "MiT-B2",
+    "mit_b5": "MiT-B5",
     "small": "small",
     "coco_panoptic": "COCO",
     "coco_instance": "COCO",

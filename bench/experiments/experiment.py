@@ -7,9 +7,13 @@ from bench.errors import BenchError, unknown_name
 from bench.experiments.hashing import content_hash
 
 METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
-# Per-pixel classification (Table I): they return a PixelPrediction and have no transformer.
-PIXEL_METHODS = ("fcn_32s", "fpn", "pspnet", "deeplabv3", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3")
+# Per-pixel classification (Tables I and 3): they return a PixelPrediction and have no transformer decoder.
+PIXEL_METHODS = ("fcn_32s", "fpn", "pspnet", "deeplabv3", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3", "segformer")
+COUNTED_ONLY = ("mask_rcnn",)  # no accuracy and no latency: the work depends on what a trained model finds
+UNTRAINED = ("segformer", *COUNTED_ONLY)  # no recipe
+WITHOUT_DECODER = PIXEL_METHODS + COUNTED_ONLY  # of a transformer
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
+MIT_BACKBONES = ("mit_b2", "mit_b5")  # of SegFormer alone
 DATASETS = (
     "coco_panoptic", "coco_instance", "ade20k", "cityscapes", "camvid", "nuclei", "synthetic_panoptic",
     "synthetic_semantic",
@@ -51,8 +55,8 @@ class Experiment:
     A factor that a method does not have is set to one fixed value, so that equal experiments compare and hash
     equal: MaskFormer and Mask2Former have `hierarchical_level` 0; without clustering, and in Swin (which keeps
     its own patch merging), `downsampling` is "conv", meaning "not replaced"; MaskFormer's decoder is "standard",
-    Mask2Former's "masked". Per-pixel methods have no transformer: layers and queries 0, decoder "standard"; without
-    "hc_" in their name no clustering either.
+    Mask2Former's "masked". Per-pixel methods and Mask R-CNN have no transformer decoder: layers and queries 0,
+    decoder "standard"; without "hc_" in their name no clustering either.
 
     hierarchical_level: number of clustering modules, 0 to 3, counted from the coarsest downsampling (Table 4).
     decoder_layers: transformer decoder layers (Table 5).  num_queries: learnable queries (Appendix D).
@@ -73,8 +77,8 @@ class Experiment:
     encoder_layers: int
 
     def __post_init__(self):
-        _known("method", self.method, METHODS + PIXEL_METHODS)
-        _known("backbone", self.backbone, BACKBONES)
+        _known("method", self.method, METHODS + WITHOUT_DECODER)
+        _known("backbone", self.backbone, BACKBONES + MIT_BACKBONES)
         _known("data set", self.dataset, DATASETS)
         _known("scale", self.scale, SCALES)
         _known("downsampling", self.downsampling, DOWNSAMPLINGS)
@@ -82,7 +86,7 @@ class Experiment:
         if (self.backbone == "small") != (self.scale == "small"):
             raise BenchError(f"backbone '{self.backbone}' does not exist at scale '{self.scale}': use both 'small'")
         _in_range("hierarchical_level", self.hierarchical_level, 0, 3)
-        fewest = 0 if self.method in PIXEL_METHODS else 1
+        fewest = 0 if self.method in WITHOUT_DECODER else 1
         _in_range("decoder_layers", self.decoder_layers, fewest, 64)
         _in_range("num_queries", self.num_queries, fewest, 10_000)
         _in_range("encoder_layers", self.encoder_layers, 0, 64)
@@ -90,16 +94,27 @@ class Experiment:
             raise BenchError("hcformer has no transformer encoder (encoder_layers 0): use method 'hcformer+'")
         if self.method in ("hcformer+", "mask2former") and not self.encoder_layers:
             raise BenchError(f"{self.method} needs a transformer encoder: set encoder_layers to 1 or more")
+        self._check_pair()
+        self._normalise()
+
+    def _check_pair(self) -> None:
+        """Backbones and data sets of the methods that are not built on all of them."""
+        if self.method == "segformer" and self.backbone not in MIT_BACKBONES:
+            raise BenchError(f"segformer is not built on {self.backbone}: use 'mit_b2' or 'mit_b5', as Table 3")
+        if self.method != "segformer" and self.backbone in MIT_BACKBONES:
+            raise BenchError(f"{self.method} is not built on {self.backbone}: only 'segformer' is")
         if self.method in PIXEL_METHODS and self.backbone.startswith("swin"):
             raise BenchError(f"{self.method} is not built on {self.backbone}: use 'r101', as Table I, or 'r50'")
-        self._normalise()
+        if self.method == "mask_rcnn" and (self.backbone, self.dataset) != ("r50", "coco_instance"):
+            where = f"{self.backbone} and {self.dataset}"
+            raise BenchError(f"mask_rcnn is not counted on {where}: use 'r50' and 'coco_instance', as Table 2")
 
     def _normalise(self) -> None:
         if self.method in ("maskformer", "mask2former"):
             decoder = "standard" if self.method == "maskformer" else "masked"
             object.__setattr__(self, "hierarchical_level", 0)
             object.__setattr__(self, "transformer_decoder", decoder)
-        if self.method in PIXEL_METHODS:
+        if self.method in WITHOUT_DECODER:
             for name, value in PIXEL_FACTORS.items():
                 object.__setattr__(self, name, value)
             if not self.method.startswith("hc_"):
@@ -135,7 +150,7 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
     Sections 3.1 and Appendix D. Where the released configurations say otherwise, theirs, because the paper's numbers
     come from them: nine decoder layers on Cityscapes and with the standard decoder (the paper says eight).
     """
-    _known("method", method, METHODS + PIXEL_METHODS)
+    _known("method", method, METHODS + WITHOUT_DECODER)
     known = [field.name for field in fields(Experiment)][4:]
     for name in factors:
         _known("factor", name, known)
@@ -144,7 +159,7 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
         "downsampling": "deformable",
         "transformer_decoder": "masked",
     }
-    if method in PIXEL_METHODS:
+    if method in WITHOUT_DECODER:
         defaults |= PIXEL_FACTORS
     elif scale == "small":
         defaults |= SMALL_SCALE_FACTORS[method]
@@ -156,7 +171,7 @@ def experiment(method: str, backbone: str, dataset: str, scale: str, **factors) 
 
 def factor_sources(experiment: Experiment) -> dict[str, str]:
     """Where the default of each factor comes from, by name of the factor ("3.1": section of the paper)."""
-    if experiment.method in PIXEL_METHODS:
+    if experiment.method in WITHOUT_DECODER:
         return _pixel_sources(experiment)
     small, own = experiment.scale == "small", not experiment.method.startswith("hcformer")
     sizes = "ours: small scale" if small else "its paper's configuration" if own else None
@@ -172,7 +187,7 @@ def factor_sources(experiment: Experiment) -> dict[str, str]:
 
 def _pixel_sources(experiment: Experiment) -> dict[str, str]:
     plain = not experiment.method.startswith("hc_")
-    return dict.fromkeys(PIXEL_FACTORS, "none: the method has no transformer") | {
+    return dict.fromkeys(PIXEL_FACTORS, "none: the method has no transformer decoder") | {
         "hierarchical_level": "none: the method has no clustering modules" if plain else "paper 3.1",
         "downsampling": "not replaced" if experiment.downsampling == "conv" else "paper 2.5: DCNv2 in ResNets",
     }

@@ -3,7 +3,7 @@
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
-from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import UNTRAINED, Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.protocols import PROTOCOLS, variations
 
@@ -99,6 +99,8 @@ def recipe_for(experiment: Experiment) -> Recipe:
 
     Raises BenchError where none is defined.
     """
+    if experiment.method in UNTRAINED:
+        raise BenchError(f"{experiment.method} is not trained here: there is no recipe for it, choose another row")
     pair = (experiment.dataset, experiment.scale)
     if pair not in RECIPES:
         known = "; ".join(f"{dataset} at scale {scale}" for dataset, scale in sorted(RECIPES))

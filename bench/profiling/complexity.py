@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.registry import get_dataset_info
@@ -27,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 Progress = Callable[[int, int, str], None]  # done, total, what is being done
+Prediction = MaskPrediction | PixelPrediction | list[dict[str, Tensor]]  # the last: boxes, as `baselines.mask_rcnn`
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -48,6 +51,8 @@ def measure_complexity(experiment: Experiment, progress: Progress | None = None)
         model = build_model(experiment).eval()
     if hasattr(model, "as_released"):  # a model that does less than the implementation whose work the paper counts
         model = model.as_released()
+    if hasattr(model, "as_counted"):  # a model whose work depends on what it finds
+        model = model.as_counted()
     network, rest = mean_flops(model, images, progress, task)
     metrics = {
         "params": _metric(count_parameters(model) / 1e6, "M", 1),
@@ -70,7 +75,7 @@ def mean_flops(
     shapes, images = Counter(size.padded for size in sizes), Counter(sizes)
     network: Counter[str] = Counter()
     rest: Counter[str] = Counter()
-    predictions: dict[Size, MaskPrediction | PixelPrediction] = {}
+    predictions: dict[Size, Prediction] = {}
     device = next(model.parameters()).device
     for done, (shape, times) in enumerate(shapes.items()):
         _report(progress, done, len(shapes), shape)
@@ -84,9 +89,7 @@ def mean_flops(
     return network, rest
 
 
-def network_flops(
-    model: nn.Module, shape: Size, device: torch.device
-) -> tuple[dict[str, int], MaskPrediction | PixelPrediction]:
+def network_flops(model: nn.Module, shape: Size, device: torch.device) -> tuple[dict[str, int], Prediction]:
     """FLOPs by operator for one image of that padded size, and the prediction."""
     predictions = []
     image = torch.zeros(1, 3, *shape, device=device)
@@ -94,14 +97,13 @@ def network_flops(
     return flops, predictions[0]
 
 
-def post_processing_flops(
-    prediction: MaskPrediction | PixelPrediction, size: ImageSizes, task: str = "panoptic"
-) -> dict[str, int]:
+def post_processing_flops(prediction: Prediction, size: ImageSizes, task: str = "panoptic") -> dict[str, int]:
     """FLOPs by operator of what is made of the prediction (batch 1) of one image, up to its original size.
 
     "panoptic": masks resized, semantic einsum at the original size; panoptic post-processing proper only compares,
     multiplies element by element and counts pixels: 0. "instance": masks resized. "semantic": masks resized to the
-    input, semantic einsum there, class scores resized. Class logits of pixels are resized alone.
+    input, semantic einsum there, class scores resized. Class logits of pixels are resized alone. Masks in
+    boxes are resized to the original size once: the most, reached where every box is the whole image.
     """
     sizes = size.padded, size.image, size.original
 
@@ -111,6 +113,9 @@ def post_processing_flops(
         maps = resize_masks(maps, *sizes)
         return semantic_scores(classes, maps) if task == "panoptic" else maps
 
+    if isinstance(prediction, list):
+        resize = partial(F.interpolate, size=size.original, mode="bilinear")
+        return count_flops(resize, (prediction[0]["masks"],))[1]
     if isinstance(prediction, PixelPrediction):
         return count_flops(post_process, (None, prediction.logits[0]))[1]
     return count_flops(post_process, (prediction.class_logits[0], prediction.mask_logits[0]))[1]

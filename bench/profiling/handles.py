@@ -60,6 +60,17 @@ def scaled_dot_product_attention(args: Sequence[Any], output: Tensor) -> int:
     return prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
+def roi_align(args: Sequence[Any], output: Tensor) -> int:
+    """Every output element is the mean of sampling_ratio^2 bilinear samples of 4 each. (fvcore: 0.)
+
+    Raises UncountedOperator for adaptive sampling, where their number depends on the boxes.
+    """
+    sampling_ratio = args[5]
+    if sampling_ratio < 1:
+        raise UncountedOperator("torchvision::roi_align with adaptive sampling")
+    return 4 * sampling_ratio**2 * output.numel()
+
+
 def multi_head_attention(batch: int, queries: int, keys: int, width: int) -> int:
     """Projections of query, key, value and output, and the two products of the attention itself."""
     projections = (2 * queries + 2 * keys) * width * width
@@ -113,6 +124,7 @@ HANDLES: dict[str, Handle] = {
     "aten::baddbmm": matrix_product(1),
     "aten::convolution": convolution,
     "torchvision::deform_conv2d": deform_conv2d,
+    "torchvision::roi_align": roi_align,
     "aten::scaled_dot_product_attention": scaled_dot_product_attention,
     "aten::_native_multi_head_attention": native_multi_head_attention,
     "aten::_transformer_encoder_layer_fwd": transformer_encoder_layer,
@@ -145,9 +157,9 @@ FREE: set[str] = {
         # comparisons, searches, sums, soft-max
         "_local_scalar_dense _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal "
         "floor_divide log_softmax _log_softmax max max_pool2d max_pool2d_with_indices mean min nonzero prod remainder "
-        "softmax sort sum topk"
+        "softmax sort sum topk _unique2"
     ).split()
-}
+} | {"torchvision::nms"}  # overlaps of boxes, element by element, and comparisons
 
 
 def is_free(operator: torch._ops.OpOverload) -> bool:

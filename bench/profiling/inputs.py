@@ -31,6 +31,10 @@ _COUNTED = {
     "semantic": "network, resizing of the masks to the input, semantic einsum there, resizing of the class scores to "
     "the original size" + _EVERY_LAYER,
     "pixel": "network, resizing of the class logits to the input and to the original size",
+    "segformer": "network with both matrix products of every attention and a head for the data set's classes, "
+    "resizing of the class logits to the input and to the original size",
+    "mask_rcnn": "network with the most proposals and detections that its configuration allows, 1000 and 100 an image, "
+    "resizing of 100 masks to the original size",
 }
 
 
@@ -63,14 +67,14 @@ def coco_test_sizes() -> list[ImageSizes]:
 def counted_images(experiment: Experiment) -> list[ImageSizes]:
     """The images whose mean FLOPs the paper's tables give, by data set.
 
-    COCO: the first 100 of val2017; ADE20K: one crop of the size that the experiment is trained with, from an image of
+    COCO: the first 100 of val2017; ADE20K: one crop of the size that the method is trained with, from an image of
     512x683; Cityscapes: one image. Raises BenchError for another data set or scale.
     """
     if experiment.scale == "paper":
         if experiment.dataset in ("coco_panoptic", "coco_instance"):
             return coco_test_sizes()
         if experiment.dataset == "ade20k":
-            crop = tuple(recipe_for(experiment).crop_size)
+            crop = _crop_size(experiment)
             return [ImageSizes(ADE20K_ORIGINAL, crop, crop)]
         if experiment.dataset == "cityscapes":
             return [ImageSizes(CITYSCAPES, CITYSCAPES, CITYSCAPES)]
@@ -86,12 +90,20 @@ def protocol(experiment: Experiment) -> dict[str, str]:
     if task == "panoptic":
         counted_images(experiment)
         return PROTOCOL
-    counted = _COUNTED["pixel" if experiment.method in PIXEL_METHODS else task]
+    kind = "pixel" if experiment.method in PIXEL_METHODS else task
+    counted = _COUNTED.get(experiment.method, _COUNTED[kind])
     if task == "instance":
         return PROTOCOL | {"counted": counted}
     size = counted_images(experiment)[0]
     images = f"one of {_text(size.padded)}, original {_text(size.original)}"
     return {"convention": PROTOCOL["convention"], "images": images, "resizing": "none", "counted": counted}
+
+
+def _crop_size(experiment: Experiment) -> Size:
+    """Of ADE20K. SegFormer, which is not trained here, has the one that Table 3 (a) prints."""
+    if experiment.method == "segformer":
+        return (640, 640) if experiment.backbone == "mit_b5" else (512, 512)
+    return tuple(recipe_for(experiment).crop_size)
 
 
 def _text(size: Size) -> str:

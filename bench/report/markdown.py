@@ -26,7 +26,7 @@ OTHER_DEVICE = "*other device*: a latency, which the paper measured on a machine
 COUNTED = {
     "coco_panoptic": "mean over the first 100 images of COCO val2017",
     "coco_instance": "mean over the first 100 images of COCO val2017",
-    "ade20k": "one crop of 512x512 (640x640 with Swin-L) of an image of 512x683",
+    "ade20k": "one crop of 512x512 (640x640 with Swin-L and MiT-B5) of an image of 512x683",
     "cityscapes": "one image of 1024x2048",
 }
 

@@ -11,7 +11,7 @@ from baselines.fpn import fpn
 from baselines.per_pixel import deeplabv3, fcn_32s, pspnet
 from bench.errors import BenchError
 from bench.experiments import Experiment, experiment
-from bench.experiments.experiment import PIXEL_METHODS
+from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
 from bench.profiling.counter import count_flops
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet, resnet
@@ -22,6 +22,7 @@ from tests.models.test_per_pixel import awake
 from tests.reference import relative_error
 
 META = torch.device("meta")
+ON_RESNETS = [method for method in PIXEL_METHODS if method not in UNTRAINED]
 # The strides of the logits; DeepLabv3 and FCN have their torchvision counterparts.
 STRIDES = {"fcn_32s": 32, "pspnet": 8, "deeplabv3": 8, "fpn": 4}
 BUILDERS = {"fcn_32s": fcn_32s, "pspnet": pspnet, "deeplabv3": deeplabv3, "fpn": fpn}
@@ -151,7 +152,7 @@ def test_a_batch_equals_its_images(name):
     assert relative_error(together, torch.cat(single)) < 1e-5
 
 
-@pytest.mark.parametrize("method", PIXEL_METHODS)
+@pytest.mark.parametrize("method", ON_RESNETS)
 def test_small_experiments_build(method):
     what = experiment(method, "small", "synthetic_panoptic", "small")
     assert Experiment.from_dict(what.to_dict()) == what
@@ -164,7 +165,7 @@ def test_small_experiments_build(method):
     assert len(prediction.assignments) == (3 if method.startswith("hc_") else 0)
 
 
-@pytest.mark.parametrize("method", PIXEL_METHODS)
+@pytest.mark.parametrize("method", ON_RESNETS)
 def test_paper_experiments(method):
     """Trained batch norms; DCNv2 with clustering alone; two dilated stages in PSPNet and DeepLabv3."""
     what = experiment(method, "r101", "cityscapes", "paper")

@@ -1,6 +1,8 @@
 """Identity, defaults and validation of experiments."""
 
+import json
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,13 @@ def test_key_is_pinned():
     # A changed key orphans every record ever written: change this only together with the record schema.
     assert experiment("hcformer", "r50", *COCO).key == "hcformer-r50-coco_panoptic-paper-8b497691"
     assert experiment("hcformer+", "swin_l", *COCO).key == "hcformer_plus-swin_l-coco_panoptic-paper-2fd39ff4"
+
+
+def test_keys_of_the_committed_records_are_found():
+    paths = list((Path(__file__).parents[2] / "results" / "reference" / "records").glob("*/*.json"))
+    for path in paths:
+        assert Experiment.from_dict(json.loads(path.read_text())["experiment"]).key == path.parent.name
+    assert len({path.parent for path in paths}) >= 24
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 from torchvision.models import resnet18
-from torchvision.ops import DeformConv2d
+from torchvision.ops import DeformConv2d, MultiScaleRoIAlign, nms, roi_align
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 from bench.errors import BenchError
@@ -31,6 +31,33 @@ def test_scaled_dot_product_attention(device):
         by_hand,
         {"scaled_dot_product_attention": by_hand},
     )
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_roi_align(device):
+    """3 boxes, 4 channels, 7 x 5 cells, each the mean of 2 x 2 samples between four pixels."""
+    features, boxes = torch.zeros(2, 4, 9, 9, device=device), torch.zeros(3, 5, device=device)
+    by_hand = 3 * 4 * 7 * 5 * (2 * 2) * 4
+    counted = count_flops(lambda x, b: roi_align(x, b, (7, 5), 0.5, sampling_ratio=2), (features, boxes))
+    assert counted == (by_hand, {"roi_align": by_hand})
+    with pytest.raises(UncountedOperator, match="roi_align with adaptive sampling"):
+        total(lambda x, b: roi_align(x, b, (7, 5)), features, boxes)
+
+
+def test_roi_align_of_several_maps_counts_every_box_once():
+    boxes = torch.tensor([[0.0, 0, 20, 20], [0, 0, 60, 60], [0, 0, 500, 500], [9, 9, 300, 300]])
+    pool = MultiScaleRoIAlign(["0", "1", "2"], 7, 2)
+
+    def pooled(boxes):
+        return pool({str(i): torch.zeros(1, 4, 128 // 2**i, 128 // 2**i) for i in range(3)}, [boxes], [(512, 512)])
+
+    assert total(pooled, boxes) == 4 * 4 * 49 * (2 * 2) * 4
+
+
+def test_suppression_of_boxes_has_no_multiply_adds():
+    boxes, scores = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6]]), torch.tensor([0.9, 0.8, 0.7])
+    assert nms(boxes, scores, 0.5).tolist() == [0, 2]
+    assert count_flops(lambda b, s: nms(b, s, 0.5), (boxes, scores)) == (0, {})
 
 
 def attention_by_hand(batch: int, queries: int, keys: int, width: int) -> int:

@@ -92,12 +92,12 @@ def test_a_printed_latency_is_quoted_and_never_off(tmp_path):
     assert rows[0][3:] == ["", "48.7 →", "not measured"]
 
 
-def test_methods_that_are_not_built_keep_their_printed_numbers(tmp_path):
+def test_methods_that_are_not_measured_keep_their_printed_numbers(tmp_path):
     frame = build_table(get_table("table3a"), Store(tmp_path))
     lines = frame[frame.method == "SegFormer"]
     assert list(lines.published) == [46.5, 62.0, 51.0, 184.0] and set(lines.verdict) == {"not measured"}
     assert set(lines.dataset) == {"ade20k"}
-    assert "Mask R-CNN: not built here" in page(get_table("table2"), Store(tmp_path))
+    assert "Mask R-CNN: not trained here" in page(get_table("table2"), Store(tmp_path))
 
 
 def test_pages_name_the_images_that_the_profiler_counts():
