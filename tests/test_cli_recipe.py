@@ -5,10 +5,12 @@ from dataclasses import fields
 import pytest
 
 from bench.experiments import TABLES, Recipe
+from bench.experiments.experiment import UNTRAINED
 from bench.experiments.tables import row_names
 from tests.conftest import mistake
 
-ROWS = [f"{table.name}/{name}" for table in TABLES.values() for name in row_names(table)]
+EXPERIMENTS = {f"{table.name}/{name}": e for table in TABLES.values() for name, e in row_names(table).items()}
+ROWS = [name for name, e in EXPERIMENTS.items() if e.method not in UNTRAINED]
 
 
 def _table(out: str) -> dict[str, list[str]]:
@@ -33,6 +35,11 @@ def test_every_row_prints_every_field_within_120_columns(bench, row):
     for field in fields(Recipe):
         assert len(printed[field.name]) >= 3, f"{field.name} needs a value and a source"
     assert {"decoder_layers", "num_queries", "oversampling", "importance", "flip", "pixel_mean"} <= set(printed)
+
+
+@pytest.mark.parametrize("row", sorted(EXPERIMENTS.keys() - set(ROWS)))
+def test_a_method_that_is_not_trained_has_no_recipe(bench, row):
+    mistake(bench("recipe", "show", row), "not trained here", "choose another row")
 
 
 def test_values_of_the_issues_example(bench):
