@@ -23,25 +23,30 @@ SHARED = (
     "table4 1, tableIIa 1, tableIIb 1",
     "table4 2, tableIIa 2",
     "table4 3, tableIIa 3",
+    "table4 5, tableIIa 5, tableIIb 5, tableV 5",
+    "table1 19, table2 11, table3a 17, table3b 17, table4 8, tableIIa 8, tableIII 5, tableIV 18, tableV 8",
+    "table1 17, tableIII 3",
+    "table5 6, tableVII 6",
     "table3a 3, tableV 4, tableVII 4, tableIV 8",
     "table3b 3, tableIV 13",
 )
-# Numbers of counts, of timings, and of trainings at paper scale (three seeds of every mask-classification row).
+# Numbers of counts, of timings, of trainings at paper scale (three seeds of every mask-classification row) and of
+# trainings at small scale (three seeds of every small row).
 MEASURED = {
-    "table2": (7, 0, 21),
-    "table3a": (12, 0, 36),
-    "table3b": (12, 0, 36),
-    "table4": (4, 0, 12),
-    "table5": (5, 0, 15),
-    "tableIa": (0, 0, 0),
-    "tableIb": (0, 0, 0),
-    "tableIIa": (4, 0, 12),
-    "tableIIb": (4, 0, 12),
-    "tableIII": (2, 0, 6),
-    "tableIV": (0, 0, 45),
-    "tableV": (4, 0, 12),
-    "tableVI": (4, 0, 12),
-    "tableVII": (5, 0, 15),
+    "table2": (7, 0, 21, 12),
+    "table3a": (12, 0, 36, 12),
+    "table3b": (12, 0, 36, 12),
+    "table4": (4, 0, 12, 12),
+    "table5": (5, 0, 15, 15),
+    "tableIa": (0, 0, 0, 0),
+    "tableIb": (0, 0, 0, 0),
+    "tableIIa": (4, 0, 12, 12),
+    "tableIIb": (4, 0, 12, 12),
+    "tableIII": (2, 0, 6, 15),
+    "tableIV": (0, 0, 45, 15),
+    "tableV": (4, 0, 12, 12),
+    "tableVI": (4, 0, 12, 0),
+    "tableVII": (5, 0, 15, 15),
 }
 METRICS = ("PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan", "params", "flops")
 
@@ -124,8 +129,9 @@ def test_downsampling_and_decoder_of_the_ablations():
 @pytest.mark.parametrize("cells", SHARED)
 def test_one_experiment_has_one_key_in_all_tables(cells):
     places = [cell.split() for cell in cells.split(", ")]
-    keys = {get_table(name).rows[int(number) - 1].experiment.key for name, number in places}
-    assert len(keys) == 1
+    tables = {name: get_table(name) for name, _ in places}
+    rows = {(name, row.number): row for name, table in tables.items() for row in (*table.rows, *table.small_rows)}
+    assert len({rows[name, int(number)].experiment.key for name, number in places}) == 1
 
 
 def test_different_experiments_have_different_keys():
@@ -151,8 +157,10 @@ def test_measurements():
 def test_measurements_of_a_table_are_those_of_its_columns(name):
     table = get_table(name)
     small, paper = table.measurements(), table.measurements("paper")
-    assert tuple(sum(m.kind == k for m in paper) for k in ("complexity", "latency", "accuracy")) == MEASURED[name]
-    assert small == tuple(m for m in paper if m.kind != "accuracy")
+    counted = [sum(m.kind == kind for m in paper) for kind in ("complexity", "latency", "accuracy")]
+    assert (*counted, sum(m.kind == "accuracy" for m in small)) == MEASURED[name]
+    assert [m for m in small if m.kind != "accuracy"] == [m for m in paper if m.kind != "accuracy"]
+    assert {m.experiment.scale for m in small if m.kind == "accuracy"} <= {"small"}
     assert not any(m.experiment.method in PIXEL_METHODS for m in paper)
 
 
@@ -202,8 +210,12 @@ def test_rows_of_ablations_are_named_by_their_factor():
         "tableVI/hcformer-swin_s-level2": 3,
         "tableVII/hcformer-r50-layers8": 4,
         "tableIb/hc_pspnet-r101": 5,
+        "tableIII/hcformer+-small-masked": 7,
+        "tableIIb/hcformer-small-level1": 6,
+        "tableIV/hcformer-small-queries40": 20,
     }.items():
-        assert find_row(name) == get_table(name.split("/")[0]).rows[number - 1].experiment
+        table = get_table(name.split("/")[0])
+        assert find_row(name) == (*table.rows, *table.small_rows)[number - 1].experiment
     with pytest.raises(BenchError, match="unknown row of table4 'hcformer-r50-level4': did you mean 'hcformer-r50-lev"):
         find_row("table4/hcformer-r50-level4")
 

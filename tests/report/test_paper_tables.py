@@ -34,7 +34,9 @@ def test_an_empty_store_shows_every_printed_number_and_no_other(tmp_path, name):
         float(n) for block in tables_of(text) for line in block[2:] for c in line for n in re.findall(r"(\S+) →", c)
     ]
     assert sorted(printed) == sorted(p.value for p in published.values())
-    assert "No records yet" in text and "small models belong to this table yet" in text
+    assert "No records yet" in text
+    assert ("small models belong to this table yet" in text) == (not table.small_blocks)
+    assert text.count("## Small scale") == len(table.small_blocks)
     for note in table.notes:
         assert text.splitlines().count(f"- {note.text}") == 1
     assert max(map(len, (line for line in text.splitlines() if line.startswith("|")))) <= 150
@@ -68,7 +70,8 @@ def test_rows_of_several_data_sets_have_their_own_metric_and_tolerance(tmp_path)
     for seed in range(3):
         metrics = {"mIoU": {"value": 45.0 + seed / 10, "unit": "%", "n": 2000}}
         store.write(replace(accuracy(ade20k, seed), metrics=metrics))
-    frame = build_table(table, store)
+    whole = build_table(table, store)
+    frame = whole[whole.scale == "paper"]
     assert len(frame) == 15 and set(frame[frame.dataset == "coco_panoptic"].metric) == {"PQ"}
     assert set(frame[frame.row > 5].metric) == {"mIoU"} and set(frame.dataset[5:]) == {"ade20k", "cityscapes"}
     text = page(table, store)
@@ -114,20 +117,22 @@ def test_pages_name_the_images_that_the_profiler_counts():
 
 
 def test_tables_without_anything_to_measure_are_planned_and_run(bench, tmp_path):
-    for name in ("tableIV", "tableIb"):
-        code, out, errors = bench("plan", name, "--store", tmp_path)
-        assert (code, errors) == (0, "") and "0 of 0 there" in out
-        code, out, _ = bench("run", name, "--store", tmp_path)
-        assert code == 0 and "# Table I" in out and (tmp_path / "tables" / f"{name}.csv").is_file()
+    code, out, errors = bench("plan", "tableIb", "--store", tmp_path)
+    assert (code, errors) == (0, "") and "0 of 0 there" in out
+    code, out, _ = bench("run", "tableIb", "--store", tmp_path)
+    assert code == 0 and "# Table I" in out and (tmp_path / "tables" / "tableIb.csv").is_file()
 
 
 def test_plan_and_report_of_an_ablation(bench, tmp_path):
-    store = Store(tmp_path)
-    for row in get_table("table4").rows:
+    store, table = Store(tmp_path), get_table("table4")
+    for row in table.rows:
         store.write(complexity(row.experiment))
-    assert "5 of 5" not in bench("plan", "table5", "--store", tmp_path)[1]
+    assert "1 of 20 there" in bench("plan", "table5", "--store", tmp_path)[1]  # eight layers are Table 4's level 3
     code, out, _ = bench("plan", "table4", "--store", tmp_path)
-    assert code == 0 and "4 of 4 there" in out and "latency" not in out
+    assert code == 0 and "4 of 16 there" in out and "latency" not in out
+    for row in table.small_rows:
+        for seed in range(3):
+            store.write(accuracy(row.experiment, seed))
     code, out, _ = bench("run", "table4", "--store", tmp_path, "--reference", tmp_path)
-    assert code == 0 and out.count("reproduced (") >= 2 and PROVENANCE["cpu"] in out
+    assert code == 0 and out.count("reproduced (") >= 2 and out.count("3 of 3") == 4 and PROVENANCE["cpu"] in out
     assert "4 of 16 there" in bench("plan", "table4", "--store", tmp_path, "--scale", "paper")[1]
