@@ -45,7 +45,7 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
     from tabulate import tabulate
 
     from bench.experiments.tables import get_table
-    from bench.runner import LATENCY_BUDGET_S, workers
+    from bench.runner import latency_groups, latency_seconds, workers
     from bench.runner import plan as make_plan
 
     planned = make_plan(get_table(table), _store(store), scale)
@@ -57,7 +57,7 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
     ]  # fmt: skip
     typer.echo(tabulate(rows, ["kind", "method", "backbone", "scale", "seed", "state", "core seconds"]))
     missing = [p for p in planned if p.state != "done"]
-    alone = LATENCY_BUDGET_S if any(p.measurement.kind == "latency" for p in missing) else 0.0  # all rows or none
+    alone = sum(map(latency_seconds, latency_groups(missing)))  # whole groups or nothing of them
     shared = sum(p.estimate_s for p in missing if p.measurement.kind != "latency")
     minutes = (alone + shared / workers()) / 60
     typer.echo(f"\n{len(planned) - len(missing)} of {len(planned)} there, about {minutes:.0f} min for the rest")

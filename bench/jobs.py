@@ -1,4 +1,4 @@
-"""What one subprocess of a run does: measure one thing (or a table's latencies) and write its records.
+"""What one subprocess of a run does: measure one thing (or a group's latencies) and write its records.
 
 `python -m bench.jobs '<job as JSON>'` prints one JSON object a line to standard output: progress
 {"done", "total", "label"}, last {"finished": true} or {"error": one line}. It ends when its standard input closes, so
@@ -34,7 +34,7 @@ BUSY, WANTED, DONE = range(3)
 
 @dataclass(frozen=True)
 class Job:
-    """kind: that of the records. experiments: one, or all of a table's for "latency".
+    """kind: that of the records. experiments: one, or for "latency" all that are timed together.
 
     seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
     weights: the checkpoint of "released".
@@ -63,7 +63,9 @@ class Job:
     @property
     def label(self) -> str:
         if len(self.experiments) > 1:
-            return f"{self.kind} of {len(self.experiments)} models"
+            common = [{e.backbone for e in self.experiments}, {e.dataset for e in self.experiments}]
+            where = "".join(f" {value}" for values in common if len(values) == 1 for value in values)
+            return f"{self.kind} of {len(self.experiments)} models{where}"
         if self.weights:
             return f"evaluation of {Path(self.weights).name}"
         e = self.experiments[0]

@@ -38,6 +38,8 @@ def test_json_round_trip(job):
 
 def test_labels():
     assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
+    levels = (R50, experiment("hcformer", "r50", "coco_panoptic", "paper", hierarchical_level=0))
+    assert Job("latency", levels, "s").label == "latency of 2 models r50 coco_panoptic"
     assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
     assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer synthetic_panoptic seed 0"
     assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"

@@ -10,10 +10,11 @@ import pytest
 from bench import pool, runner
 from bench.data.registry import dataset_root, get_dataset_info
 from bench.errors import BenchError
-from bench.experiments import get_table, recipe_for
+from bench.experiments import TABLES, get_table, recipe_for
+from bench.experiments.tables import timed_together
 from bench.records import Record, Store
 from tests.data.conftest import TinyCoco
-from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, released
+from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, latency, released
 
 TABLE = get_table("table1")
 KINDS = ["complexity", "latency", "accuracy"]
@@ -70,8 +71,10 @@ def test_plan_of_an_empty_store(tmp_path, scale):
     assert kinds == sorted(kinds, key=KINDS.index)
     assert {p.state for p in planned} == {"missing"}
     assert all(p.estimate_s > 0 for p in planned)
+    groups = runner.latency_groups(planned)
+    assert [(group[0].backbone, len(group)) for group in groups] == [("r50", 19), ("swin_s", 7), ("swin_l", 4)]
     timed = sum(p.estimate_s for p in planned if p.measurement.kind == "latency")
-    assert timed == pytest.approx(runner.LATENCY_BUDGET_S)
+    assert timed == pytest.approx(sum(map(runner.latency_seconds, groups))) and timed >= 3 * runner.LATENCY_BUDGET_S
     assert not (tmp_path / "none").exists()
 
 
@@ -111,7 +114,7 @@ def test_run_of_an_empty_store(tmp_path, started):
     (stages,) = started
     assert [[job.kind for job in jobs(stage)] for stage in stages] == [
         ["complexity"] * 12,
-        ["latency"],
+        ["latency"] * 3,
         ["accuracy"] * 12,
     ]
     assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
@@ -130,18 +133,57 @@ def test_only_the_missing_is_measured(full, started, kind):
     assert (job.kind, job.experiments, job.seed) == (kind, (what.experiment,), what.seed)
 
 
-def test_one_missing_latency_times_all_rows_in_one_job(full, started):
+def test_one_missing_latency_times_its_group_in_one_job(full, started):
     remove(full, pick("latency", 7))
     runner.run(TABLE, full)
     (job,) = (job for stage in started[0] for job in jobs(stage))
     assert job.kind == "latency" and job.budget_s == runner.LATENCY_BUDGET_S
-    assert job.experiments == tuple(row.experiment for row in TABLE.rows if row.experiment)
+    ours = [row.experiment for row in TABLE.rows if row.backbone == "Swin-S"]
+    levels = [row.experiment for row in get_table("tableVI").rows[:3]]  # level 3 is Table 1's
+    assert job.experiments == (*ours, *levels)
+
+
+def timed(stages):
+    return [job.experiments for job in jobs(stages[1])]
+
+
+def test_experiments_of_several_tables_are_timed_once(tmp_path, started):
+    store = Store(tmp_path / "store")
+    runner.run(get_table("table5"), store)
+    (group,) = timed(started[0])
+    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+        rows = [row.experiment for row in get_table(name).rows if row.experiment and row.backbone == "R50"]
+        assert set(rows) <= set(group)
+    for e in group:
+        store.write(latency(e))
+    for name in ("table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+        runner.run(get_table(name), store)
+        assert timed(started[-1]) == []
+    runner.run(TABLE, store)
+    assert [group[0].backbone for group in timed(started[-1])] == ["swin_s", "swin_l"]
+    runner.run(get_table("tableIV"), store)
+    assert [group[0].dataset for group in timed(started[-1])] == ["ade20k", "cityscapes"]
+    runner.run(get_table("table4"), store, force=True)
+    assert timed(started[-1]) == [group]
+
+
+def test_what_the_table_does_not_need_is_not_missed(full, started):
+    """Table 1's records are complete, though its group has rows of other tables that nobody timed."""
+    missing = [e for e in timed_together(R50) if full.state(e, "latency") == "missing"]
+    assert len(missing) == 15
+    assert runner.run(TABLE, full) == [] and started == []
+
+
+def test_no_two_groups_share_a_first_experiment():
+    """Their jobs work in its folder."""
+    groups = {timed_together(row.experiment) for table in TABLES.values() for row in table.rows if row.experiment}
+    assert len({group[0] for group in groups}) == len(groups) > 10
 
 
 def test_force_measures_everything(full, started):
     runner.run(TABLE, full, force=True)
     stages = started[0]
-    assert [len(jobs(stage)) for stage in stages] == [12, 1, 12]
+    assert [len(jobs(stage)) for stage in stages] == [12, 3, 12]
     assert all(job.force for stage in stages for job in jobs(stage))
 
 

@@ -8,6 +8,7 @@ from bench.experiments.declaration import (
     COMPLEXITY,
     FLOPS,
     LABELS,
+    LATENCY,
     MIOU,
     MIOU_PAN,
     Column,
@@ -17,7 +18,7 @@ from bench.experiments.declaration import (
     SmallBlock,
     built,
 )
-from bench.experiments.experiment import experiment
+from bench.experiments.experiment import Experiment, experiment
 from bench.experiments.notes import (
     ABLATION_NOTES,
     DEFORMABLE,
@@ -69,9 +70,19 @@ def _ablation(
 ) -> PaperTable:
     """small: rows of small models; where the paper's are of ADE20K, their mIoU is shown."""
     semantic = dataset == "ade20k"
-    columns = (MIOU if semantic else PQ) + COMPLEXITY
+    columns = (MIOU if semantic else PQ) + COMPLEXITY + LATENCY
     blocks = (_small_block(rows, small, MIOU_PAN if semantic else ACCURACY),) if small else ()
-    return PaperTable(name, title, dataset, columns, tuple(rows), blocks, notes)
+    return PaperTable(name, title, dataset, columns, _compared(rows), blocks, notes)
+
+
+def _compared(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, their latencies to be compared with that of the paper's default factors on the same data set."""
+    bases = {row.experiment.dataset: row.number for row in rows if _is_default(row.experiment)}
+    return tuple(replace(row, base=bases[row.experiment.dataset]) for row in rows)
+
+
+def _is_default(what: Experiment) -> bool:
+    return what == experiment(what.method, what.backbone, what.dataset, what.scale, downsampling=what.downsampling)
 
 
 def _small_block(rows: Sequence[Row], small: Sequence[Row], columns: tuple[Column, ...] = ACCURACY) -> SmallBlock:
@@ -117,7 +128,7 @@ def _standard_decoder() -> PaperTable:
         name="tableIII",
         title="Table III: MaskFormer's transformer decoder, COCO val2017",
         dataset="coco_panoptic",
-        columns=PQ + FLOPS,
+        columns=PQ + FLOPS + LATENCY,
         rows=rows,
         small_blocks=(_small_block(rows, [built(0, "maskformer", *SMALL, "small"), *small]),),
         notes=STANDARD_DECODER_NOTES,
@@ -128,16 +139,16 @@ def _queries() -> PaperTable:
     """Table IV: number of queries on three data sets."""
     semantic = ("ade20k", "cityscapes")
     settings = [(dataset, queries) for dataset in ("coco_panoptic", *semantic) for queries in QUERIES]
-    rows = tuple(
+    rows = _compared([
         _hcformer(number, f"{LABELS[dataset]}, {queries} queries", "r50", dataset, num_queries=queries)
         for number, (dataset, queries) in enumerate(settings, start=1)
-    )
+    ])  # fmt: skip
     small = [_hcformer(0, f"{queries} queries", *SMALL, num_queries=queries) for queries in SMALL_QUERIES]
     return PaperTable(
         name="tableIV",
         title="Table IV: queries, COCO val2017, ADE20K val and Cityscapes val",
         dataset="coco_panoptic",
-        columns=(replace(*PQ, datasets=("coco_panoptic",)), replace(*MIOU, datasets=semantic)),
+        columns=(replace(*PQ, datasets=("coco_panoptic",)), replace(*MIOU, datasets=semantic), *LATENCY),
         rows=rows,
         small_blocks=(_small_block(rows, small),),
         notes=QUERIES_NOTES,

@@ -1,5 +1,7 @@
 """The paper's comparisons of methods: Tables 1 to 3, and Table I of the appendix."""
 
+from dataclasses import replace
+
 from bench.experiments.declaration import (
     ACCURACY,
     COMPLEXITY,
@@ -29,7 +31,6 @@ from bench.experiments.notes import (
 from bench.experiments.small_tables import small_rows
 
 AP_PAN = ACCURACY[3:4]
-END_TO_END = tuple(column for column in LATENCY if column.metric == "latency_end_to_end")
 
 
 def comparisons() -> tuple[PaperTable, ...]:
@@ -78,7 +79,7 @@ def _table2() -> PaperTable:
         name="table2",
         title="Table 2: instance segmentation, COCO val2017",
         dataset="coco_instance",
-        columns=INSTANCE + COMPLEXITY,
+        columns=INSTANCE + COMPLEXITY + LATENCY,
         rows=(
             built(1, "mask_rcnn", "r50", "coco_instance"),
             *(built(number, method, "r50", "coco_instance") for number, method in enumerate(of_r50, start=2)),
@@ -95,7 +96,7 @@ def _table3a() -> PaperTable:
         name="table3a",
         title="Table 3 (a): semantic segmentation, ADE20K val",
         dataset="ade20k",
-        columns=MIOU + FLOPS,
+        columns=MIOU + FLOPS + LATENCY,
         rows=_semantic_rows("ade20k"),
         small_blocks=(_table1_models(14, MIOU_PAN),),
         notes=ADE20K_NOTES,
@@ -108,7 +109,7 @@ def _table3b() -> PaperTable:
         name="table3b",
         title="Table 3 (b): semantic segmentation, Cityscapes val",
         dataset="cityscapes",
-        columns=MIOU + FLOPS,
+        columns=MIOU + FLOPS + LATENCY,
         rows=_semantic_rows("cityscapes"),
         small_blocks=(_table1_models(14, MIOU_PAN),),
         notes=CITYSCAPES_NOTES,
@@ -144,14 +145,18 @@ def _table_ib() -> PaperTable:
 
 
 def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...]) -> PaperTable:
+    """Latencies are compared between a head on clusters and the same head on pixels, where the table has both."""
     numbered = enumerate(methods, start=len(methods) + 1)
     small = tuple(built(number, method, "small", "synthetic_semantic", "small") for number, method in numbered)
+    plain = [method.removeprefix("hc_") for method in methods]
+    bases = [methods.index(head) + 1 if f"hc_{head}" in methods else None for head in plain]
+    rows = [built(number, method, "r101", dataset) for number, method in enumerate(methods, start=1)]
     return PaperTable(
         name=name,
         title=title,
         dataset=dataset,
-        columns=SEMANTIC + END_TO_END,
-        rows=tuple(built(number, method, "r101", dataset) for number, method in enumerate(methods, start=1)),
+        columns=SEMANTIC + LATENCY,
+        rows=tuple(replace(row, base=base) for row, base in zip(rows, bases, strict=True)),
         small_blocks=(SmallBlock(small, SEMANTIC, SMALL_PER_PIXEL_NOTES),),
         notes=PER_PIXEL_NOTES,
     )

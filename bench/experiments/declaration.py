@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bench.errors import unknown_name
-from bench.experiments.experiment import COUNTED_ONLY, PIXEL_METHODS, UNTRAINED, Experiment, experiment
+from bench.experiments.experiment import COUNTED_ONLY, UNTRAINED, Experiment, experiment
 from bench.experiments.recipe import recipe_for
 
 
@@ -24,12 +24,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row. `number` counts from 1 in the paper's order; `experiment` is None for a method not built here."""
+    """One row. `number` counts from 1 in the paper's order; `experiment` is None for a method not built here.
+
+    base: number of the row that its latency is compared with, instead of MaskFormer's with the same backbone.
+    """
 
     number: int
     method: str
     backbone: str
     experiment: Experiment | None
+    base: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,21 @@ class PaperTable:
     def has_row(self, experiment: Experiment) -> bool:
         return experiment in (row.experiment for row in (*self.rows, *self.small_rows))
 
+    def base_of(self, row: Row) -> Row | None:
+        """The row that the latency of `row` is compared with (itself, for that row); None where there is none."""
+        if row.base is not None:
+            return next(other for other in self.rows if other.number == row.base)
+        if row.experiment is None:
+            return None
+        return next((r for r in self.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
+
     def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
         """Everything to measure: what the table has columns for, of all rows, then accuracy at `scale`, seed by seed.
 
-        The latency of per-pixel methods is not measured yet.
+        Methods of `COUNTED_ONLY` are not timed, those of `UNTRAINED` have no accuracy.
         """
         built = [row.experiment for row in self.rows if row.experiment]
-        timed = [e for e in built if e.method not in PIXEL_METHODS + COUNTED_ONLY]
+        timed = [e for e in built if e.method not in COUNTED_ONLY]
         trained = {
             "small": [row.experiment for row in self.small_rows],
             "paper": [e for e in built if e.method not in UNTRAINED],

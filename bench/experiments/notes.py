@@ -7,6 +7,16 @@ LONGER_SCHEDULE = Note(
     "MaskFormer's published numbers come from the longer schedule of its own paper (three times HCFormer's "
     "iterations, appendix E.3); the matched protocol here trains it as long as HCFormer.",
 )
+PLAIN_ATTENTION = Note(
+    "latency",
+    "Mask2Former: its multi-scale deformable attention runs in plain PyTorch (transformers), without the kernel of its "
+    "own implementation.",
+)
+SKIPPED = (
+    "MaskFormer: inference here skips the mask predictions of the earlier decoder layers. The latencies do not contain "
+    "them; the FLOPs ratio does"
+)
+LAST_LAYER = Note("latency", f"{SKIPPED}.")
 TABLE1_NOTES = (
     LONGER_SCHEDULE,
     Note(
@@ -21,16 +31,8 @@ TABLE1_NOTES = (
         "MaskFormer: counted with the mask predictions of all decoder layers (7 G), as its released implementation "
         "computes them in evaluation.",
     ),
-    Note(
-        "latency",
-        "Mask2Former: its multi-scale deformable attention runs in plain PyTorch (transformers), without the kernel of "
-        "its own implementation.",
-    ),
-    Note(
-        "latency",
-        "MaskFormer: inference here skips the mask predictions of the earlier decoder layers. The latencies do not "
-        "contain them; the FLOPs ratio does (7 G of MaskFormer's count).",
-    ),
+    PLAIN_ATTENTION,
+    Note("latency", f"{SKIPPED} (7 G of MaskFormer's count)."),
 )
 DEFORMABLE = Note(
     "complexity",
@@ -68,6 +70,8 @@ TABLE2_NOTES = (
     ),
     DEFORMABLE,
     EVERY_LAYER,
+    PLAIN_ATTENTION,
+    LAST_LAYER,
 )
 ADE20K_NOTES = (
     Note("accuracy", NOT_TRAINED.format("SegFormer")),
@@ -87,6 +91,8 @@ ADE20K_NOTES = (
     ),
     Note("complexity", "Mask2Former with R50: the printed 73 G are 3 % above this rule's count; unexplained."),
     DEFORMABLE,
+    PLAIN_ATTENTION,
+    LAST_LAYER,
 )
 CITYSCAPES_NOTES = (
     Note("accuracy", NOT_TRAINED.format("SegFormer")),
@@ -100,6 +106,8 @@ CITYSCAPES_NOTES = (
     NINE_LAYERS,
     DEFORMABLE,
     EVERY_LAYER,
+    PLAIN_ATTENTION,
+    LAST_LAYER,
 )
 PER_PIXEL_NOTES = (
     Note(
@@ -108,8 +116,7 @@ PER_PIXEL_NOTES = (
     ),
     Note(
         "latency",
-        "The printed latencies are of an NVIDIA Quadro RTX8000; batch size and post-processing are not stated. The "
-        "latency of per-pixel methods is not measured here yet.",
+        "The printed latencies are of an NVIDIA Quadro RTX8000; batch size and post-processing are not stated.",
     ),
 )
 SMALL_PER_PIXEL_NOTES = (
@@ -127,6 +134,7 @@ STANDARD_DECODER_NOTES = (
     ),
     DEFORMABLE,
     EVERY_LAYER,
+    LAST_LAYER,
 )
 PLAIN_DOWNSAMPLING_NOTES = (
     Note("complexity", "Plain strided convolutions in the downsampling; the paper prints one figure with and without."),

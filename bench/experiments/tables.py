@@ -9,7 +9,7 @@ from bench.errors import BenchError, unknown_name
 from bench.experiments.ablations import ablations
 from bench.experiments.comparisons import comparisons
 from bench.experiments.declaration import PaperTable
-from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import COUNTED_ONLY, Experiment
 from bench.experiments.small_tables import small_real
 
 # Factors that tell apart the rows of an ablation, by what stands before their value in a row's name; a decoder is
@@ -45,6 +45,17 @@ def find_row(name: str) -> Experiment:
     if row not in rows:
         raise unknown_name(f"row of {table}", row, rows)
     return rows[row]
+
+
+def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
+    """All paper-scale experiments of all tables with the data set and the backbone of this one, in the tables' order.
+
+    Ratios of latencies are formed within one run only, and an experiment may stand in several tables: whatever can be
+    compared is timed in one run. Without those that are counted only.
+    """
+    built = dict.fromkeys(row.experiment for table in TABLES.values() for row in table.rows if row.experiment)
+    same = (experiment.dataset, experiment.backbone)
+    return tuple(e for e in built if (e.dataset, e.backbone) == same and e.method not in COUNTED_ONLY)
 
 
 def row_names(table: PaperTable) -> dict[str, Experiment]:

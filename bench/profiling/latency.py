@@ -1,7 +1,7 @@
-"""Latency of a table's models on this machine, all in one run, one after the other, round by round.
+"""Latency of several models on this machine, all in one run, one after the other, round by round.
 
 Interleaving spreads slow phases of the machine over all models, so that their ratios stay fair. Weights are random:
-speed does not depend on them. What does depend on predictions is the panoptic post-processing, which would find
+speed does not depend on them. What does depend on predictions is the post-processing of masks, which would find
 nothing to do on those of a random model; it is timed on a fixed synthetic prediction of the model's output shape
 (`workbench.synthetic_prediction`).
 """
@@ -20,32 +20,43 @@ import torch
 from torch import nn
 
 from bench import provenance
+from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
-from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import PIXEL_METHODS, Experiment
 from bench.profiling.complexity import ImageSizes, Progress, Size
+from bench.profiling.inputs import counted_images
 from bench.profiling.timing_log import TimingLog
 from bench.profiling.workbench import CONFIDENT_QUERIES, Workbench
 from models.clustering import fast_form
 
+# The commonest image of COCO val2017: 640x480 on disk.
+COCO_IMAGE = ImageSizes(original=(480, 640), image=(800, 1067), padded=(800, 1088))
+_MADE_OF = {  # what end to end contains besides the network, by task
+    "panoptic": f"panoptic segments of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "instance": f"the 100 best instances of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "semantic": f"labels of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "pixel": "the class logits brought to the original size and argmax",
+}
 # Without these, provenance says on which machine and software a timing was taken.
 _CHANGES_FREELY = ("command", "start")
 
 
 @dataclass(frozen=True)
 class LatencyProtocol:
-    """What is timed and how often. Every model first passes `warm_up_passes` images of `warm_up_size`, untimed."""
+    """How often is timed. Every model first passes `warm_up_passes` images of `warm_up_size`, untimed.
 
-    warm_up_size: Size
+    warm_up_size: None for that of the timed image.
+    """
+
+    warm_up_size: Size | None
     warm_up_passes: int
     min_rounds: int
     max_rounds: int
-    # The commonest image of COCO val2017: 640x480 on disk.
-    sizes: ImageSizes = ImageSizes(original=(480, 640), image=(800, 1067), padded=(800, 1088))
 
 
 # On a CPU a pass takes seconds, and no kernel is tuned to the shape: a smaller warm-up and few rounds do.
 CPU_PROTOCOL = LatencyProtocol(warm_up_size=(256, 352), warm_up_passes=1, min_rounds=3, max_rounds=30)
-CUDA_PROTOCOL = LatencyProtocol(warm_up_size=(800, 1088), warm_up_passes=5, min_rounds=50, max_rounds=50)
+CUDA_PROTOCOL = LatencyProtocol(warm_up_size=None, warm_up_passes=5, min_rounds=50, max_rounds=50)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,14 @@ def summarise(samples: Sequence[float]) -> dict:
     return {"value": statistics.median(samples), "unit": "ms", "n": len(samples), "p90": p90}
 
 
+def timed_image(experiment: Experiment) -> ImageSizes:
+    """The image that is timed: the commonest of COCO, on other data sets the one that FLOPs are counted on.
+
+    Raises BenchError where there is none, as `counted_images` does.
+    """
+    return COCO_IMAGE if experiment.dataset.startswith("coco") else counted_images(experiment)[0]
+
+
 def measure_latency(
     experiments: Sequence[Experiment],
     scratch: Path,
@@ -75,6 +94,7 @@ def measure_latency(
     device: str = "cpu",
     build: Callable[[Experiment], nn.Module] | None = None,
     protocol: LatencyProtocol | None = None,
+    image: ImageSizes | None = None,
 ) -> dict[str, Latency]:
     """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
 
@@ -84,15 +104,17 @@ def measure_latency(
     budget_s: wall time in seconds, that of earlier, killed parts of the run included. A further round is begun only
         if it fits, but never fewer than `protocol.min_rounds` and never more than `protocol.max_rounds`.
     progress: called with the timings done, those expected in all, and what is being done.
-    device: "cpu" or "cuda". build: default `bench.zoo.build_model`. protocol: default by device.
-    Raises BenchError for a device that is not there.
+    device: "cpu" or "cuda". build: default `bench.zoo.build_model`. protocol: default by device. image: default
+        `timed_image`, which must be the same for all experiments.
+    Raises BenchError for a device that is not there, ValueError for experiments with different images.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchError("device 'cuda' is not available: use 'cpu', or a machine with a GPU")
     mark = time.perf_counter()
     protocol = protocol or (CPU_PROTOCOL if device == "cpu" else CUDA_PROTOCOL)
+    image = image or _common_image(experiments)
     keys = [experiment.key for experiment in experiments]
-    log = TimingLog(scratch, _context(device, protocol, keys), keys)
+    log = TimingLog(scratch, _context(device, protocol, image, keys), keys)
     report = _reporter(progress, log, protocol, budget_s)
     bench = None
     done = 0
@@ -100,7 +122,7 @@ def measure_latency(
         for key in (key for key in keys if (done, key) not in log):
             load = _load_average()
             if bench is None:  # not before it is known that something is left to time
-                bench = _warm_bench(experiments, device, build, protocol, report)
+                bench = _warm_bench(experiments, device, build, protocol, image, report)
             report(key)
             network_ms, end_to_end_ms = bench.time(key)
             now = time.perf_counter()
@@ -108,15 +130,23 @@ def measure_latency(
             mark = now
         done += 1
     report("timed")
-    details = _details(log, device, protocol, done)
-    return {key: Latency(_samples(log, key, done), details) for key in keys}
+    return {
+        e.key: Latency(_samples(log, e.key, done), _details(e, log, device, protocol, image, done)) for e in experiments
+    }
 
 
-def _warm_bench(experiments, device, build, protocol, report) -> Workbench:
+def _common_image(experiments: Sequence[Experiment]) -> ImageSizes:
+    image, *others = {timed_image(experiment) for experiment in experiments}
+    if others:
+        raise ValueError("experiments that are timed together need one image size")
+    return image
+
+
+def _warm_bench(experiments, device, build, protocol, image, report) -> Workbench:
     if build is None:
         from bench.zoo import build_model as build  # only here: the module must import without every model's package
     report("building the models")
-    bench = Workbench(experiments, device, build, protocol.sizes)
+    bench = Workbench(experiments, device, build, image)
     for experiment in experiments:
         report(f"warming up {experiment.key}")
         for _ in range(protocol.warm_up_passes):
@@ -145,8 +175,15 @@ def _samples(log: TimingLog, key: str, rounds: int) -> dict[str, list[float]]:
     return {f"latency_{name}": log.samples(key, f"{name}_ms", rounds) for name in ("network", "end_to_end")}
 
 
-def _details(log: TimingLog, device: str, protocol: LatencyProtocol, rounds: int) -> dict[str, str | int]:
-    sizes, loads = protocol.sizes, log.loads()
+def _made_of(experiment: Experiment) -> str:
+    pixel = experiment.method in PIXEL_METHODS
+    return _MADE_OF["pixel" if pixel else get_dataset_info(experiment.dataset).task]
+
+
+def _details(
+    experiment: Experiment, log: TimingLog, device: str, protocol: LatencyProtocol, image: ImageSizes, rounds: int
+) -> dict[str, str | int]:
+    loads, padding = log.loads(), "" if image.padded == image.image else f" padded to {_text(image.padded)}"
     details = {
         "run": log.run,
         "device": device,
@@ -154,10 +191,10 @@ def _details(log: TimingLog, device: str, protocol: LatencyProtocol, rounds: int
         "weights": "random",
         "memory_format": "channels last",
         "clustering": fast_form(device),
-        "post_processing": f"on a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
-        "image_size": f"{_text(sizes.image)} padded to {_text(sizes.padded)}",
-        "original_size": _text(sizes.original),
-        "warm_up": f"{protocol.warm_up_passes} pass(es) at {_text(protocol.warm_up_size)}",
+        "post_processing": _made_of(experiment),
+        "image_size": _text(image.image) + padding,
+        "original_size": _text(image.original),
+        "warm_up": f"{protocol.warm_up_passes} pass(es) at {_text(protocol.warm_up_size or image.padded)}",
         "rounds": rounds,
     }
     if loads:  # before the first and before the last timing
@@ -177,10 +214,10 @@ def _load_average() -> float | None:
         return None
 
 
-def _context(device: str, protocol: LatencyProtocol, keys: Sequence[str]) -> str:
+def _context(device: str, protocol: LatencyProtocol, image: ImageSizes, keys: Sequence[str]) -> str:
     facts = {name: fact for name, fact in provenance.collect().items() if name not in _CHANGES_FREELY}
     edits = _uncommitted(provenance.REPOSITORY) if facts["dirty"] else None
-    text = json.dumps([facts, edits, device, asdict(protocol), list(keys)], sort_keys=True)
+    text = json.dumps([facts, edits, device, asdict(protocol), asdict(image), list(keys)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""All models of a table ready to be timed side by side, within the memory of about one of them."""
+"""Models ready to be timed side by side, within the memory of about one of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,11 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.registry import get_dataset_info
-from bench.evaluation.postprocess import panoptic_segments
+from bench.evaluation.postprocess import (
+    Sizes,
+    instance_predictions,
+    panoptic_segments,
+    resize_masks,
+    semantic_labels_of,
+)
 from bench.experiments.experiment import Experiment
 from bench.profiling.complexity import ImageSizes, Size
 from bench.training.engine import MEMORY_FORMAT
 from models.clustering import fast_form, use_form
+from models.outputs import MaskPrediction, PixelPrediction
 
 CONFIDENT_QUERIES = 20
 _ALIGNMENT = 16  # floats: 64 bytes, a cache line
@@ -29,7 +36,7 @@ class Workbench:
     ):
         self.device, self.sizes = device, sizes
         self.models: dict[str, nn.Module] = {}
-        self._things = {e.key: _is_thing(e.dataset) for e in experiments}
+        self._datasets = {e.key: e.dataset for e in experiments}
         self._predictions: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         pool = torch.empty(0, device=device)
         for experiment in experiments:
@@ -49,10 +56,10 @@ class Workbench:
             start = self._now()
             output = model(image)
             network = self._now()
-            class_logits, mask_logits = self._prediction(output.class_logits[0], output.mask_logits[0])
-            ready = self._now()
+            logits = self._logits(output)
             sizes = image.shape[-2:], self.sizes.image, self.sizes.original
-            panoptic_segments(class_logits, mask_logits, self._things[key], sizes=sizes)
+            ready = self._now()
+            post_process(logits, self._datasets[key], sizes)
             end = self._now()
         return (network - start) * 1000, (network - start + end - ready) * 1000
 
@@ -66,23 +73,44 @@ class Workbench:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def _prediction(self, class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (*class_logits.shape, *mask_logits.shape[1:])
+    def _logits(self, output: MaskPrediction | PixelPrediction) -> tuple[Tensor, ...]:
+        """What is post-processed: the model's own class logits of pixels, or a synthetic set of masks with classes."""
+        if isinstance(output, PixelPrediction):
+            return (output.logits[0],)
+        shape = (*output.class_logits.shape[1:], *output.mask_logits.shape[2:])
         if shape not in self._predictions:
             self._predictions[shape] = tuple(part.to(self.device) for part in synthetic_prediction(*shape))
         return self._predictions[shape]
+
+
+def post_process(logits: tuple[Tensor, ...], dataset: str, sizes: Sizes) -> object:
+    """The result at the image's original size, by the task of the data set.
+
+    logits: class logits [Q, K+1] and mask logits [Q, h, w], or the class logits [K, h, w] of pixels alone.
+    """
+    if len(logits) == 1:
+        return resize_masks(*logits, *sizes).argmax(0)
+    info = get_dataset_info(dataset)
+    if info.task == "semantic":
+        return semantic_labels_of(*logits, *sizes)
+    is_thing = [True] * info.num_things + [False] * info.num_stuff
+    results = {"panoptic": panoptic_segments, "instance": instance_predictions}
+    return results[info.task](*logits, is_thing, sizes=sizes)
 
 
 def synthetic_prediction(queries: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """What a trained model could return: class logits [Q, classes] (the last is "no object"), mask logits [Q, h, w].
 
     The first 20 queries are certain of one class each; their masks are discs on a grid that overlap a little, so
-    that each one competes for pixels and is kept. The others predict "no object" and an empty mask.
+    that each one competes for pixels and is kept. The others predict "no object" and an empty mask. Each has one class
+    that is likelier than the rest, so that the best pairs of query and class, the instances, are of different queries.
     """
     confident = min(CONFIDENT_QUERIES, queries)
     class_logits = torch.zeros(queries, classes)
+    every = torch.arange(queries)
+    class_logits[every, every % (classes - 1)] = 1.0
     class_logits[:, -1] = 20.0
-    chosen = torch.arange(confident)
+    chosen = every[:confident]
     class_logits[chosen, -1] = 0.0
     class_logits[chosen, chosen % (classes - 1)] = 20.0
     mask_logits = torch.full((queries, height, width), -10.0)
@@ -93,11 +121,6 @@ def synthetic_prediction(queries: int, classes: int, height: int, width: int) ->
         distance = ((y[:, None] - (row + 0.5) / 4) ** 2 * 16 + (x - (column + 0.5) / 5) ** 2 * 25).sqrt()
         mask_logits[i] = 10 * (0.55 - distance)  # radius 0.55 of a grid cell: neighbours overlap
     return class_logits, mask_logits
-
-
-def _is_thing(dataset: str) -> list[bool]:
-    info = get_dataset_info(dataset)
-    return [True] * info.num_things + [False] * info.num_stuff
 
 
 def _pooled_numel(model: nn.Module) -> int:

@@ -1,11 +1,11 @@
-"""The latency block: times on this machine, the paper's where it prints them, and ratios to MaskFormer's."""
+"""The latency block: times on this machine, the paper's where it prints them, and ratios to a row of the table."""
 
 from collections.abc import Collection, Sequence
 from statistics import median
 
 import pandas as pd
 
-from bench.experiments.declaration import PaperTable, Row
+from bench.experiments.declaration import LABELS, PaperTable, Row
 from bench.records import Record
 from bench.report.text import align, machine, markdown_table, number, threads, with_range
 
@@ -17,12 +17,13 @@ def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> 
     """Heading, note and table. `cells`: lines of the frame by row number and metric. Empty cells: not measured."""
     by_key = {record.experiment.key: record for record in records if record.kind == "latency"}
     columns = [column for column in table.columns if column.kind == "latency"]
-    base = [cells[row.number, columns[0].metric] for row in table.rows]
-    ratios = any(_base(table, row) for row in table.rows)
+    of_column = {column: [cells[row.number, column.metric] for row in table.rows] for column in columns}
+    printed = [c for c in columns if any(pd.notna(cell["published"]) for cell in of_column[c])]
+    judged = of_column[(printed or columns)[0]]
+    ratios = any(table.base_of(row) for row in table.rows)
     names = ["#", "method", "backbone", "n"]
-    texts = [["" if pd.isna(cell["n"]) else str(cell["n"]) for cell in base]]
-    for column in columns:
-        lines = [cells[row.number, column.metric] for row in table.rows]
+    texts = [["" if pd.isna(cell["n"]) else str(cell["n"]) for cell in judged]]
+    for column, lines in of_column.items():
         digits = _digits(lines, column.digits)
         names += [column.label]
         texts += [_times(lines, digits)]
@@ -33,43 +34,81 @@ def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> 
         if ratios:
             names += ["ratio"]
             texts += [[_ratio(table, row, column.metric, by_key) for row in table.rows]]
-    if ratios:
+    if ratios and any(column.metric == "flops" for column in table.columns):
         names += ["FLOPs ratio"]
         texts += [[_flops_ratio(table, cells, row) for row in table.rows]]
     names += ["verdict"]
-    texts += [[cell["verdict"] for cell in base]]
+    texts += [[cell["verdict"] for cell in judged]]
     rows = [[str(row.number), row.method, row.backbone, *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    printed = any(pd.notna(cell["published"]) for cell in base)
-    return ["## Latency", _note(by_key.values(), "p90" in names, ratios, printed), markdown_table(names, rows)]
+    timed = [by_key[row.experiment.key] for row in table.rows if row.experiment and row.experiment.key in by_key]
+    note = _note(table, timed, "p90" in names, _compared(table) if ratios else "", bool(printed))
+    return ["## Latency", note, markdown_table(names, rows)]
 
 
-def _note(records: Collection[Record], p90: bool, ratios: bool, printed: bool) -> str:
+def _compared(table: PaperTable) -> str:
+    """What the ratios are to, in words: rows that the table declares, or MaskFormer's."""
+    compared: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.base is not None:
+            base = table.base_of(row)
+            compared.setdefault(f"row {base.number} ({base.method})", []).append(str(row.number))
+    if not compared:
+        return "MaskFormer with the same backbone"
+    if len(compared) == 1:
+        return next(iter(compared))
+    return ", to ".join(f"{base} in rows {' '.join(numbers)}" for base, numbers in compared.items())
+
+
+def _note(table: PaperTable, records: Collection[Record], p90: bool, compared: str, printed: bool) -> str:
     paper = "paper → " if printed else ""
     percentile = ", and the 90th percentile of 10 rounds or more" if p90 else ""
     sentences = [
         f"ms per image, `{paper}median (lowest..highest) [reference]`{percentile}; the reference is of its own machine."
     ]
-    if ratios:
+    if compared:
         sentences.append(
-            "Ratio: to MaskFormer with the same backbone, median of the ratios of each round, formed only between "
-            "timings of one run. The paper prints none."
+            f"Ratio: to {compared}, median of the ratios of each round, formed only between timings of one run. "
+            "The paper prints none."
         )
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
-    facts += [f"{name.replace('_', ' ')} {value}" for name, value in _shared_facts(records)]
+    facts += _protocol(table, records)
     facts += filter(None, [threads(records)])
     return " ".join(sentences + ([f"Protocol: {', '.join(facts)}."] if facts else []))
 
 
-def _shared_facts(records: Collection[Record]) -> list[tuple[str, str]]:
-    """The plain facts that all latency records share."""
-    facts = [_facts(record) for record in records]
-    return [fact for fact in (facts[0] if facts else []) if all(fact in other for other in facts)]
+def _protocol(table: PaperTable, records: Collection[Record]) -> list[str]:
+    """The plain facts that all records state, with their values by data set (where there are several) or backbone.
+
+    A fact that differs between records of one data set or backbone is left out.
+    """
+    datasets = len({table.dataset_of(row) for row in table.rows}) > 1
+    values: dict[str, dict[str, set[str | None]]] = {}  # by fact and label; None: not stated
+    names = list(dict.fromkeys(name for record in records for name in _facts(record)))
+    for record in records:
+        label = LABELS[record.experiment.dataset if datasets else record.experiment.backbone]
+        for name in names:
+            values.setdefault(name, {}).setdefault(label, set()).add(_facts(record).get(name))
+    return [
+        f"{name.replace('_', ' ')} {_by_label(of_label)}"
+        for name, of_label in values.items()
+        if all(len(found) == 1 and None not in found for found in of_label.values())
+    ]
 
 
-def _facts(record: Record) -> list[tuple[str, str]]:
-    plain = [(name, str(value)) for name, value in record.details.items() if isinstance(value, str | int | float)]
-    return [(name, value) for name, value in plain if name not in ("run", "rounds")]  # rounds are n
+def _by_label(values: dict[str, set[str]]) -> str:
+    """ "512x512", or where labels differ "512x512 (R50, Swin-S) / 640x640 (Swin-L)"."""
+    labels: dict[str, list[str]] = {}
+    for label, (value,) in values.items():
+        labels.setdefault(value, []).append(label)
+    if len(labels) == 1:
+        return next(iter(labels))
+    return " / ".join(f"{value} ({', '.join(names)})" for value, names in labels.items())
+
+
+def _facts(record: Record) -> dict[str, str]:
+    plain = {name: str(value) for name, value in record.details.items() if isinstance(value, str | int | float)}
+    return {name: value for name, value in plain.items() if name not in ("run", "rounds")}  # rounds are n
 
 
 def _digits(lines: Sequence[dict], digits: int) -> int:
@@ -90,15 +129,8 @@ def _p90(cell: dict, digits: int) -> str:
     return number(cell["measured"], digits) if pd.notna(cell["n"]) and cell["n"] >= MIN_SAMPLES_FOR_P90 else ""
 
 
-def _base(table: PaperTable, row: Row) -> Row | None:
-    """MaskFormer's row with the same backbone; None for rows not built here."""
-    if row.experiment is None:
-        return None
-    return next((r for r in table.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
-
-
 def _ratio(table: PaperTable, row: Row, metric: str, by_key: dict[str, Record]) -> str:
-    base = _base(table, row)
+    base = table.base_of(row)
     pair = [by_key.get(r.experiment.key) for r in (row, base)] if base else [None, None]
     ratios = round_ratios(*pair, metric)
     return number(median(ratios), 2) if ratios else ""
@@ -117,7 +149,7 @@ def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> lis
 
 
 def _flops_ratio(table: PaperTable, cells: dict, row: Row) -> str:
-    base = _base(table, row)
+    base = table.base_of(row)
     if base is None:
         return ""
     return number(cells[row.number, "flops"]["measured"] / cells[base.number, "flops"]["measured"], 2)

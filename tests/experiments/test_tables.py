@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments import TABLES, declaration, experiment, find_row, get_table, tables
 from bench.experiments.experiment import PIXEL_METHODS
-from bench.experiments.tables import row_names
+from bench.experiments.tables import row_names, timed_together
 from bench.report.published import PUBLISHED, load_published
 
 PRINTED = [table for table in TABLES.values() if table.rows]
@@ -33,20 +33,20 @@ SHARED = (
 # Numbers of counts, of timings, of trainings at paper scale (three seeds of every mask-classification row) and of
 # trainings at small scale (three seeds of every small row).
 MEASURED = {
-    "table2": (7, 0, 21, 12),
-    "table3a": (12, 0, 36, 12),
-    "table3b": (12, 0, 36, 12),
-    "table4": (4, 0, 12, 12),
-    "table5": (5, 0, 15, 15),
-    "tableIa": (0, 0, 0, 0),
-    "tableIb": (0, 0, 0, 0),
-    "tableIIa": (4, 0, 12, 12),
-    "tableIIb": (4, 0, 12, 12),
-    "tableIII": (2, 0, 6, 15),
-    "tableIV": (0, 0, 45, 15),
-    "tableV": (4, 0, 12, 12),
-    "tableVI": (4, 0, 12, 0),
-    "tableVII": (5, 0, 15, 15),
+    "table2": (7, 7, 21, 12),
+    "table3a": (12, 12, 36, 12),
+    "table3b": (12, 12, 36, 12),
+    "table4": (4, 4, 12, 12),
+    "table5": (5, 5, 15, 15),
+    "tableIa": (0, 4, 0, 0),
+    "tableIb": (0, 7, 0, 0),
+    "tableIIa": (4, 4, 12, 12),
+    "tableIIb": (4, 4, 12, 12),
+    "tableIII": (2, 2, 6, 15),
+    "tableIV": (0, 15, 45, 15),
+    "tableV": (4, 4, 12, 12),
+    "tableVI": (4, 4, 12, 0),
+    "tableVII": (5, 5, 15, 15),
 }
 METRICS = ("PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan", "params", "flops")
 
@@ -161,7 +161,49 @@ def test_measurements_of_a_table_are_those_of_its_columns(name):
     assert (*counted, sum(m.kind == "accuracy" for m in small)) == MEASURED[name]
     assert [m for m in small if m.kind != "accuracy"] == [m for m in paper if m.kind != "accuracy"]
     assert {m.experiment.scale for m in small if m.kind == "accuracy"} <= {"small"}
-    assert not any(m.experiment.method in PIXEL_METHODS for m in paper)
+    assert not any(m.experiment.method in PIXEL_METHODS for m in paper if m.kind == "accuracy")
+
+
+def test_timed_together_is_what_shares_data_set_and_backbone():
+    rows = dict.fromkeys(row.experiment for table in PRINTED for row in table.rows if row.experiment)
+    groups = dict.fromkeys(timed_together(e) for e in rows)
+    assert sorted(e.key for group in groups for e in group) == sorted(e.key for e in rows)
+    for e in rows:
+        same = {o for o in rows if (o.dataset, o.backbone) == (e.dataset, e.backbone)}
+        assert set(timed_together(e)) == same and {o.scale for o in same} == {"paper"}
+    names = {name for name, table in TABLES.items() for row in table.rows
+             if row.experiment in timed_together(get_table("table1").rows[4].experiment)}  # fmt: skip
+    assert names == {"table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII", "tableIV"}
+
+
+def test_what_is_counted_only_is_neither_timed_nor_trained(monkeypatch):
+    for module in (declaration, tables):
+        monkeypatch.setattr(module, "COUNTED_ONLY", ("mask2former",))
+    table = get_table("table1")
+    kinds = {m.kind for m in table.measurements("paper") if m.experiment.method == "mask2former"}
+    assert kinds == {"complexity"}
+    assert "mask2former" not in {e.method for e in timed_together(table.rows[4].experiment)}
+
+
+@ALL_PRINTED
+def test_what_latencies_are_compared_with(table):
+    """MaskFormer with the same backbone; in ablations the paper's default; for heads on clusters the one on pixels."""
+    for row in (row for row in table.rows if row.experiment):
+        base, what = table.base_of(row), row.experiment
+        if base is None:
+            assert what.method in PIXEL_METHODS or (table.name, what.backbone) == ("table2", "swin_l")
+            assert not what.method.startswith("hc_")
+            continue
+        other = base.experiment
+        assert (other.dataset, other.backbone) == (what.dataset, what.backbone)
+        assert table.base_of(base) == base and other in timed_together(what)
+        if other.method == "maskformer":
+            continue
+        if what.method in PIXEL_METHODS:
+            assert what.method.removeprefix("hc_") == other.method
+        else:
+            layers = 9 if what.dataset == "cityscapes" else 8
+            assert (other.hierarchical_level, other.decoder_layers, other.num_queries) == (3, layers, 100)
 
 
 def test_a_session_reproduces_every_table():

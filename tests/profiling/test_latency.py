@@ -8,22 +8,23 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
 from bench.evaluation.postprocess import panoptic_segments, resize_masks
-from bench.experiments.experiment import experiment
+from bench.experiments.experiment import PIXEL_METHODS, experiment
 from bench.profiling import latency
 from bench.profiling.complexity import ImageSizes
-from bench.profiling.latency import LatencyProtocol, measure_latency, summarise
-from bench.profiling.workbench import Workbench, synthetic_prediction
-from models.outputs import MaskPrediction
+from bench.profiling.latency import LatencyProtocol, measure_latency, summarise, timed_image
+from bench.profiling.workbench import Workbench, post_process, synthetic_prediction
+from models.outputs import MaskPrediction, PixelPrediction
 
 EXPERIMENTS = [experiment(m, "small", "synthetic_panoptic", "small") for m in ("hcformer", "maskformer", "mask2former")]
 KEYS = [e.key for e in EXPERIMENTS]
 CLASSES = get_dataset_info("synthetic_panoptic").num_classes
 SIZES = ImageSizes((24, 32), (48, 60), (48, 64))
-PROTOCOL = LatencyProtocol((32, 32), warm_up_passes=1, min_rounds=3, max_rounds=5, sizes=SIZES)
+PROTOCOL = LatencyProtocol((32, 32), warm_up_passes=1, min_rounds=3, max_rounds=5)
 
 
 class Killed(Exception):
@@ -52,14 +53,16 @@ class Recorder:
                 recorder.passes.append((experiment.key, tuple(images.shape[-2:])))
                 recorder.images[recorder.passes[-1]] = images
                 time.sleep(recorder.delay_s)
+                if experiment.method in PIXEL_METHODS:
+                    return PixelPrediction(self.masks(images))
                 return MaskPrediction(torch.zeros(1, 7, CLASSES + 1), self.masks(images))
 
         return Tiny()
 
 
 def run(path, recorder, budget_s=0.0, **options):
-    options = {"protocol": PROTOCOL} | options
-    return measure_latency(EXPERIMENTS, path, budget_s, build=recorder, **options)
+    options = {"protocol": PROTOCOL, "image": SIZES} | options
+    return measure_latency(options.pop("experiments", EXPERIMENTS), path, budget_s, build=recorder, **options)
 
 
 def test_rounds_are_interleaved_after_the_warm_up(tmp_path):
@@ -89,6 +92,7 @@ def test_details_are_plain_facts(tmp_path, monkeypatch):
     expected = {
         "image_size": "48x60 padded to 48x64",
         "original_size": "24x32",
+        "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
         "warm_up": "1 pass(es) at 32x32",
         "rounds": 3,
         "load_average": "0.5 to 2.1",
@@ -199,6 +203,72 @@ def test_the_synthetic_prediction_gives_post_processing_its_work():
     result = panoptic_segments(class_logits, masks, [True] * 80 + [False] * 53)
     assert len(result.segments) == 20
     assert 0.5 < (result.segmentation > 0).float().mean() < 1
+
+
+def test_post_processing_is_that_of_the_task():
+    sizes = ((64, 96), (64, 90), (40, 60))
+    masks = synthetic_prediction(100, 134, 16, 24)
+    assert len(post_process(masks, "coco_panoptic", sizes).segments) == 20
+    instances = post_process(synthetic_prediction(100, 81, 16, 24), "coco_instance", sizes)
+    assert instances.masks.shape == (100, 40, 60) and int(instances.masks.flatten(1).any(1).sum()) == 20
+    labels = post_process(synthetic_prediction(100, 151, 16, 24), "ade20k", sizes)
+    assert labels.shape == (40, 60) and set(labels.unique().tolist()) == set(range(20))
+    logits = torch.randn(19, 16, 24)
+    padded = F.interpolate(logits[None], (64, 96), mode="bilinear")[..., :90]
+    expected = F.interpolate(padded, (40, 60), mode="bilinear")[0].argmax(0)
+    assert torch.equal(post_process((logits,), "cityscapes", sizes), expected)
+
+
+@pytest.mark.parametrize("queries", [100, 200])
+def test_the_best_instances_are_of_a_hundred_queries(queries):
+    """Each of their masks is resized, as for a model that predicts different things with different queries."""
+    class_logits, _ = synthetic_prediction(queries, 81, 2, 2)
+    pairs = class_logits.softmax(-1)[:, :-1].flatten().topk(100).indices
+    assert len((pairs // 80).unique()) == 100
+
+
+def test_a_group_of_pixel_models(tmp_path):
+    pixel = [experiment(method, "small", "camvid", "small") for method in ("pspnet", "hc_pspnet")]
+    results = run(tmp_path / "log", Recorder(), experiments=pixel)
+    for e in pixel:
+        assert results[e.key].details["post_processing"] == "the class logits brought to the original size and argmax"
+        assert len(results[e.key].samples["latency_end_to_end"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "padded", "text"),
+    [
+        (("hcformer", "r50", "coco_panoptic"), (800, 1088), "panoptic segments"),
+        (("mask2former", "swin_l", "coco_instance"), (800, 1088), "100 best instances"),
+        (("hcformer", "swin_s", "ade20k"), (512, 512), "labels"),
+        (("hcformer", "swin_l", "ade20k"), (640, 640), "labels"),
+        (("maskformer", "r50", "cityscapes"), (1024, 2048), "labels"),
+        (("hc_pspnet", "r101", "cityscapes"), (1024, 2048), "argmax"),
+    ],
+)
+def test_image_and_post_processing_of_the_data_sets(what, padded, text):
+    e = experiment(*what, "paper")
+    assert timed_image(e).padded == padded and text in latency._made_of(e)
+
+
+def test_one_run_has_one_image_size(tmp_path):
+    others = [experiment("hcformer", backbone, "ade20k", "paper") for backbone in ("r50", "swin_l")]
+    with pytest.raises(ValueError, match="one image size"):
+        run(tmp_path / "log", Recorder(), experiments=others, image=None)
+
+
+def test_samples_of_another_image_are_dropped(tmp_path):
+    run(tmp_path / "log", Recorder())
+    recorder = Recorder()
+    run(tmp_path / "log", recorder, image=ImageSizes((24, 32), (64, 64), (64, 64)))
+    assert [size for _, size in recorder.passes] == [(32, 32)] * 3 + [(64, 64)] * 9
+
+
+def test_without_a_warm_up_size_the_image_s_own(tmp_path):
+    recorder = Recorder()
+    details = run(tmp_path / "log", recorder, protocol=LatencyProtocol(None, 2, 1, 1))[KEYS[0]].details
+    assert {size for _, size in recorder.passes} == {SIZES.padded} and len(recorder.passes) == 3 * 3
+    assert details["warm_up"] == "2 pass(es) at 48x64"
 
 
 def test_summary_by_hand():

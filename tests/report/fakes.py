@@ -28,7 +28,7 @@ LATENCY_DETAILS = {  # as `bench.profiling.latency` writes them; a test compares
     "weights": "random",
     "memory_format": "channels last",
     "clustering": "compiled",
-    "post_processing": "on a synthetic prediction with 20 confident queries",
+    "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
     "image_size": "800x1067 padded to 800x1088",
     "original_size": "480x640",
     "warm_up": "1 pass(es) at 256x352",
