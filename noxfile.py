@@ -62,6 +62,13 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session
+def regression(session: nox.Session) -> None:
+    """Measure a little again, compare with results/reference, fail on a breach; options go to `bench regression`."""
+    install(session)
+    session.run("bench", "regression", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Lint, format check and tests; options go to pytest."""
     install(session)

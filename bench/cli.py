@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import cli_data, cli_launch, cli_models, cli_recipe, cli_score, cli_train, options
+from bench import cli_data, cli_launch, cli_models, cli_recipe, cli_regression, cli_score, cli_train, options
 from bench.errors import BenchError, plain
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ app.command()(cli_models.predict)
 app.command()(cli_score.score)
 app.command()(cli_launch.launch)
 app.command()(cli_train.train)
+app.command()(cli_regression.regression)
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CLAIMS = "claims"  # what 'bench report' takes besides the names of tables
 

@@ -17,30 +17,13 @@ from torch import Tensor, nn
 
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
+from bench.regression_cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from bench.training.criterion import SetCriterion, Target
 from bench.weights.official import from_official
 from models.backbones.resnet import resnet
-from models.backbones.swin import Swin, swin
+from models.backbones.swin import swin
 from models.hcformer import hcformer
 from tests.reference import MEAN, STD, fill_module, reference_image, reference_outputs, reference_state, relative_error
-
-TINY_SWIN = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
-
-
-def tiny_hcformer(level: int = 3) -> nn.Module:
-    backbone = Swin(**TINY_SWIN, drop_path_rate=0.0, out_norms=(3,))
-    return hcformer(5, backbone, level, decoder_layers=2, num_queries=10, channels=32, heads=4, hidden=64)
-
-
-def tiny_maskformer() -> nn.Module:
-    backbone = Swin(**TINY_SWIN, drop_path_rate=0.0)
-    return maskformer(5, backbone, decoder_layers=3, num_queries=10, channels=32, heads=4, hidden=64, dropout=0.0)
-
-
-def tiny_mask2former(drop_path_rate: float = 0.0) -> nn.Module:
-    sizes = {"decoder_layers": 2, "encoder_layers": 1, "hidden_dim": 32, "num_heads": 4, "decoder_feedforward": 64}
-    return mask2former(5, Swin(**TINY_SWIN, drop_path_rate=drop_path_rate), 10, **sizes)
-
 
 CASES: dict[str, Callable[[], nn.Module]] = {
     "hcformer_r50": lambda: hcformer(133, resnet(50, 3)),
