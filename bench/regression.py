@@ -70,7 +70,7 @@ def _measure_side_by_side(
     """Training and counting, a core each; the training, first, is the longest."""
     wanted = [Measurement(TRAINED, "accuracy", SEED)] if trained else []
     wanted += [Measurement(record.experiment, "complexity") for record in counted.values()]
-    yield from _run([(_job(m, scratch), estimate(m)) for m in wanted], workers(), scratch, quiet)
+    yield from _run([(_job(m, scratch), estimate(m, {})) for m in wanted], workers(), scratch, quiet)
     for row, record in counted.items():  # where counting failed, that was told
         if (now := scratch.get(record.experiment, "complexity")) is not None:
             yield compare_complexity(row, now, record)

@@ -144,13 +144,13 @@ def test_the_protocol_of_one_data_set_names_backbones_that_differ(tmp_path):
     table, store = get_table("table3a"), Store(tmp_path)
     for row in (row for row in table.rows if row.experiment):
         record = latency(row.experiment)
-        size = "640x640" if row.backbone == "Swin-L" else "512x512"
+        size = "640x640" if row.backbone in ("Swin-L", "MiT-B5") else "512x512"
         facts = dict(record.details) | {"image_size": size}
         if row.number == 1:
             del facts["warm_up"]
         store.write(replace(record, details=facts))
     text = page(table, store)
-    assert "image size 512x512 (R50, Swin-S) / 640x640 (Swin-L), original size 480x640" in text
+    assert "image size 512x512 (R50, MiT-B2, Swin-S) / 640x640 (MiT-B5, Swin-L), original size 480x640" in text
     assert "warm up" not in text, "not said of all"
     assert "Ratio: to MaskFormer with the same backbone, median" in text
 
@@ -178,9 +178,12 @@ def test_pages_name_the_images_that_the_profiler_counts():
 
 def test_plan_and_report_of_per_pixel_methods(bench, tmp_path):
     code, out, errors = bench("plan", "tableIb", "--store", tmp_path)
-    assert (code, errors) == (0, "") and "0 of 7 there" in out and out.count("latency") == 7
+    assert (code, errors) == (0, "") and "0 of 28 there" in out and out.count("latency") == 7
     for row in get_table("tableIb").rows:
         Store(tmp_path).write(latency(row.experiment))
+    for row in get_table("tableIb").small_rows:
+        for seed in range(3):
+            Store(tmp_path).write(accuracy(row.experiment, seed))
     code, out, _ = bench("run", "tableIb", "--store", tmp_path)
     assert code == 0 and "# Table I" in out and (tmp_path / "tables" / "tableIb.csv").is_file()
 
