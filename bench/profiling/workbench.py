@@ -11,7 +11,7 @@ from bench.evaluation.postprocess import (
     Sizes,
     instance_predictions,
     panoptic_segments,
-    resize_masks,
+    pixel_labels,
     semantic_labels_of,
 )
 from bench.experiments.experiment import Experiment
@@ -89,7 +89,7 @@ def post_process(logits: tuple[Tensor, ...], dataset: str, sizes: Sizes) -> obje
     logits: class logits [Q, K+1] and mask logits [Q, h, w], or the class logits [K, h, w] of pixels alone.
     """
     if len(logits) == 1:
-        return resize_masks(*logits, *sizes).argmax(0)
+        return pixel_labels(*logits, *sizes)
     info = get_dataset_info(dataset)
     if info.task == "semantic":
         return semantic_labels_of(*logits, *sizes)
