@@ -45,18 +45,19 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
     """List what the table needs, what is there and what is missing, with an estimate."""
     from tabulate import tabulate
 
-    from bench.experiments.tables import get_table
+    from bench.experiments.tables import get_table, row_names
     from bench.runner import latency_groups, latency_seconds, workers
     from bench.runner import plan as make_plan
 
     planned = make_plan(get_table(table), _store(store), scale)
+    names = {experiment: f"{table}/{name}" for name, experiment in row_names(get_table(table)).items()}
     rows = [
-        (m.kind, m.experiment.method, m.experiment.backbone, m.experiment.scale, "" if m.seed is None else m.seed,
-         p.state, "" if p.state == "done" else f"{p.estimate_s:.0f}")
+        (m.kind, names[m.experiment], m.experiment.scale, "" if m.seed is None else m.seed, p.state,
+         "" if p.state == "done" else f"{p.estimate_s:.0f}")
         for p in planned
         for m in (p.measurement,)
     ]  # fmt: skip
-    typer.echo(tabulate(rows, ["kind", "method", "backbone", "scale", "seed", "state", "core seconds"]))
+    typer.echo(tabulate(rows, ["kind", "row", "scale", "seed", "state", "core seconds"]))
     missing = [p for p in planned if p.state != "done"]
     alone = sum(map(latency_seconds, latency_groups(missing)))  # whole groups or nothing of them
     shared = sum(p.estimate_s for p in missing if p.measurement.kind != "latency")
@@ -195,7 +196,7 @@ def _report(table: str, folder: Path | None, reference: Path | None) -> None:
     if store.path.name != GIT_IGNORED_STORE and (store.path.parent / "published").is_dir():
         write_overview(store.path.parent)
     typer.echo(markdown.read_text(encoding="utf-8"))
-    typer.echo(f"written: {markdown} and {csv}")
+    typer.echo(f"written: {markdown}, {csv} and {csv.with_suffix('.tex')}")
 
 
 def _print_released(experiment: "Experiment", store: "Store") -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import experiment as make_experiment
 from bench.records import Record, Store
 
 if TYPE_CHECKING:
@@ -70,7 +71,25 @@ class Job:
             return f"evaluation of {Path(self.weights).name}"
         e = self.experiments[0]
         where = e.dataset if e.scale == "small" else e.backbone  # small models have one backbone
-        return f"{self.kind} {e.method} {where}" + ("" if self.seed is None else f" seed {self.seed}")
+        words = [self.kind, e.method, where, *_particulars(e), *([] if self.seed is None else [f"seed {self.seed}"])]
+        return " ".join(words)
+
+
+def _particulars(e: Experiment) -> list[str]:
+    """What sets an experiment apart from Table 1's with the same method and backbone, in words."""
+    plain = make_experiment(e.method, e.backbone, e.dataset, e.scale)
+    # These decide the defaults of others: without the first no DCNv2, with the standard decoder nine layers.
+    chosen = {"hierarchical_level": e.hierarchical_level, "transformer_decoder": e.transformer_decoder}
+    alike = make_experiment(e.method, e.backbone, e.dataset, e.scale, **chosen)
+    words = [
+        (e.scale == "paper" and e.dataset != "coco_panoptic", e.dataset),
+        (e.hierarchical_level != plain.hierarchical_level, f"level {e.hierarchical_level}"),
+        (e.transformer_decoder != plain.transformer_decoder, f"{e.transformer_decoder} decoder"),
+        (e.decoder_layers != alike.decoder_layers, f"layers {e.decoder_layers}"),
+        (e.num_queries != alike.num_queries, f"queries {e.num_queries}"),
+        (e.downsampling != alike.downsampling, f"{e.downsampling} downsampling"),
+    ]
+    return [word for differs, word in words if differs]
 
 
 class Reporter:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import runner
-from bench.experiments import get_table
+from bench.experiments import find_row, get_table
 from bench.experiments.tables import timed_together
 from bench.records import Store
 from tests.conftest import mistake
@@ -87,7 +87,7 @@ def test_unknown_scale(bench, tmp_path, command):
 
 
 def states(out):
-    return [line.split()[5 if "accuracy" in line else 4] for line in out.splitlines()[2 : 2 + COUNT]]
+    return [line.split()[4 if "accuracy" in line else 3] for line in out.splitlines()[2 : 2 + COUNT]]
 
 
 def test_plan_of_an_empty_store(bench, tmp_path):
@@ -111,6 +111,15 @@ def test_plan_of_a_store_with_records(bench, full):
     assert f"{COUNT - 1} of {COUNT} there, about {seconds / 60:.0f} min" in out and seconds > 60
 
 
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("table", ["table1", "table4", "tableIII", "tableIV"])
+def test_plan_names_rows_as_other_commands_take_them(bench, table, scale):
+    code, out, _ = bench("plan", table, "--scale", scale)
+    wanted = get_table(table).measurements(scale)
+    found = [find_row(line.split()[1]) for line in out.splitlines()[2 : 2 + len(wanted)]]
+    assert code == 0 and sorted(e.key for e in found) == sorted(m.experiment.key for m in wanted)
+
+
 # Report
 
 
@@ -118,7 +127,7 @@ def test_report_of_an_empty_store(bench, tmp_path):
     code, out, errors = bench("report", "table1")
     assert (code, errors) == (0, "")
     assert out.count("not measured") >= 16
-    written = [tmp_path / "results" / "local" / "tables" / f"table1.{ending}" for ending in ("md", "csv")]
+    written = [tmp_path / "results" / "local" / "tables" / f"table1.{ending}" for ending in ("md", "csv", "tex")]
     assert all(path.is_file() and f"{path.relative_to(tmp_path)}" in out for path in written)
     assert out.startswith(written[0].read_text(encoding="utf-8"))
 

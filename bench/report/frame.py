@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 
 import pandas as pd
 
 from bench.experiments.declaration import Column, PaperTable, Row
+from bench.experiments.experiment import Experiment
 from bench.records import Record, Store
 from bench.report.published import load_published
 from bench.report.verdict import RELEASED, verdict
@@ -36,8 +38,17 @@ def build_table(table: PaperTable, store: Store, reference: Store | None = None)
     of an outdated recipe are left out. The published value never stands in a small-scale row. Raises BenchError on a
     damaged record or published file.
     """
+    return _frame(table, store, by_experiment(store), by_experiment(reference))
+
+
+def build_tables(tables: Iterable[PaperTable], store: Store) -> dict[str, pd.DataFrame]:
+    """Table name -> frame as of `build_table` without reference; the records are read once."""
+    groups = by_experiment(store)
+    return {table.name: _frame(table, store, groups, {}) for table in tables}
+
+
+def _frame(table: PaperTable, store: Store, ours: dict, theirs: dict) -> pd.DataFrame:
     published = load_published(table.name) if table.rows else {}
-    ours, theirs = by_experiment(store), by_experiment(reference)
     lines = []
     for row, column in _cells(table):
         small = row in table.small_rows
@@ -78,13 +89,18 @@ def by_experiment(store: Store | None) -> dict[str, list[Record]]:
     return groups
 
 
+@cache
+def _key(experiment: Experiment) -> str:
+    return experiment.key  # a hash, asked for once a cell
+
+
 def find_value(groups: dict[str, list[Record]], row: Row, column: Column) -> Value | None:
     """The measured value of a cell, None where no current record holds it."""
     if row.experiment is None:
         return None
     name, percentile = column.metric.removesuffix("_p90"), column.metric.endswith("_p90")
     kind = "released" if column.kind == "accuracy" and released_stand_in(groups, row) else column.kind
-    records = [r for r in groups.get(row.experiment.key, []) if r.kind == kind and name in r.metrics]
+    records = [r for r in groups.get(_key(row.experiment), []) if r.kind == kind and name in r.metrics]
     if not records:
         return None
     if kind == "accuracy":
@@ -105,7 +121,7 @@ def released_stand_in(groups: dict[str, list[Record]], row: Row) -> Record | Non
     """The record of a released checkpoint that a paper row shows: only where no seed was trained."""
     if row.experiment is None or row.experiment.scale != "paper":
         return None
-    records = {record.kind: record for record in groups.get(row.experiment.key, [])}
+    records = {record.kind: record for record in groups.get(_key(row.experiment), [])}
     return None if "accuracy" in records else records.get("released")
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bench.experiments.declaration import LABELS, Column, PaperTable, Row
 from bench.records import Record, Store
+from bench.report.best import BOLD, best_cells
 from bench.report.frame import by_experiment
 from bench.report.latency import latency_block
 from bench.report.released import released_notes
@@ -18,6 +19,7 @@ LEGEND = (
     "project's own committed run. A place left empty: nobody printed or measured it.",
     "Verdicts: *reproduced* (within the tolerance; accuracy needs the median of three seeds), *off by* (outside it), "
     "*single run* and *n of 3 seeds* (too few seeds to judge), *other scale*, *not measured*, *no published value*.",
+    BOLD,
 )
 # Of a row that does not have a column's metric.
 EMPTY = {"published": None, "measured": None, "reference": None, "unit": "", "verdict": "", "tolerance": ""}
@@ -36,12 +38,12 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
 
     The stores add what the frame leaves out: provenance, protocol, single rounds, the reference's range.
     """
-    keys = {row.experiment.key for row in table.rows + table.small_rows if row.experiment}
-    kinds = table.kinds
-    records = [record for record in store.load_all() if record.experiment.key in keys and record.kind in kinds]
+    keys, kinds = keys_of(table), table.kinds
+    records = records_of(table, store)
     current = [record for record in records if record.is_current]
     ours, theirs = by_experiment(store), by_experiment(reference)
     cells = {(line["row"], line["metric"]): line for line in frame.to_dict("records")}
+    bold = best_cells(table, cells)
     head = head_lines(current)
     if other := [record for key in sorted(keys) for record in theirs.get(key, []) if record.kind in kinds]:
         head.append(reference_line(other))
@@ -50,24 +52,44 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
         stale = len(records) - len(current)
         parts.append(f"Left out: {stale} accuracy record(s), made with another recipe than today's.")
     if table.rows:
-        parts += _paper_part(table, cells, ours, theirs, current)
+        parts += _paper_part(table, cells, bold, ours, theirs, current)
     else:
         parts.append("Nothing here is printed in the paper: small models, trained and tested by this program alone.")
     if not table.small_blocks:
         parts.append("No experiments with small models belong to this table yet.")
     for block in table.small_blocks:
-        parts += small_block(block, cells, ours, theirs)
+        said = set(parts)  # a note that several blocks share is printed once
+        parts += [part for part in small_block(block, cells, bold, ours, theirs) if part not in said]
     return "\n\n".join(parts) + "\n"
 
 
-def _paper_part(table: PaperTable, cells: dict, ours: dict, theirs: dict, current: Sequence[Record]) -> list[str]:
+def keys_of(table: PaperTable) -> set[str]:
+    return {row.experiment.key for row in table.rows + table.small_rows if row.experiment}
+
+
+def records_of(table: PaperTable, store: Store) -> list[Record]:
+    """The store's records that the table could show, stale ones among them."""
+    keys, kinds = keys_of(table), table.kinds
+    return [record for record in store.load_all() if record.experiment.key in keys and record.kind in kinds]
+
+
+def _paper_part(
+    table: PaperTable, cells: dict, bold: frozenset, ours: dict, theirs: dict, current: Sequence[Record]
+) -> list[str]:
     legend = [*LEGEND, OTHER_DEVICE] if _prints_latency(table, cells) else [*LEGEND]
-    parts = [*legend, *_accuracy(table, cells), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
+    parts = [*legend, *_accuracy(table, cells, bold), *released_notes(table, ours, theirs), *_notes(table, "accuracy")]
     if _columns(table, "complexity"):
-        parts += [*_complexity(table, cells), *_notes(table, "complexity")]
-    if _columns(table, "latency"):
-        parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
+        parts += [*_complexity(table, cells, bold), *_notes(table, "complexity")]
+    if columns := _columns(table, "latency"):
+        if any(_has_value(line) for column in columns for line in _lines(cells, table.rows, column)):
+            parts += [*latency_block(table, cells, current), *_notes(table, "latency")]
+        else:
+            parts += ["## Latency", "Not measured, and the paper prints none.", *_notes(table, "latency")]
     return parts
+
+
+def _has_value(line: dict) -> bool:
+    return any(pd.notna(line[name]) for name in ("published", "measured", "reference"))
 
 
 def _prints_latency(table: PaperTable, cells: dict) -> bool:
@@ -109,9 +131,9 @@ def _tolerance(cells: dict, column: Column) -> str:
     return ", ".join(f"{text} on {dataset}" for text, dataset in pairs)
 
 
-def _accuracy(table: PaperTable, cells: dict) -> list[str]:
+def _accuracy(table: PaperTable, cells: dict, bold: frozenset) -> list[str]:
     columns = _columns(table, "accuracy")
-    values = [value_cells(_lines(cells, table.rows, column), column.digits) for column in columns]
+    values = [value_cells(_lines(cells, table.rows, column), column.digits, bold) for column in columns]
     rows = []
     for row, *texts in zip(table.rows, *values, strict=True):
         verdict = _row_verdict([(c.label, line) for c in columns for line in _lines(cells, [row], c)])
@@ -139,13 +161,13 @@ def _row_verdict(cells: list[tuple[str, dict]]) -> str:
     return "; ".join(parts)
 
 
-def _complexity(table: PaperTable, cells: dict) -> list[str]:
+def _complexity(table: PaperTable, cells: dict, bold: frozenset) -> list[str]:
     headers, texts = ["#", "method", "backbone"], []
     columns = _columns(table, "complexity")
     for column in columns:
         headers += [f"{column.label} ({column.unit})", "verdict"]
         lines = _lines(cells, table.rows, column)
-        texts += [value_cells(lines, column.digits), [_complexity_verdict(line) for line in lines]]
+        texts += [value_cells(lines, column.digits, bold), [_complexity_verdict(line) for line in lines]]
     rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
     note = f"FLOPs: one multiply-add counts one; {COUNTED[table.dataset]}."
     return ["## Complexity", f"{note} {_tolerances(cells, columns)}", markdown_table(headers, rows)]

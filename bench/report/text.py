@@ -1,14 +1,16 @@
 """Pieces of text that reports are made of: aligned tables, numbers, and where records come from."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
 from bench.records import Record
 
 LEFT_ALIGNED = ("#", "method", "backbone", "run", "verdict", "store", "tables")
+LEFT_ALIGNED += ("table", "row", "metric", "pages", "files", "why")
 LEFT_ALIGNED += ("claim", "place", "case", "by itself", "decision")
+MOST_SOURCES = 3  # machines or commits named in the head of a page
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,20 +33,34 @@ def number(value: float | None, digits: int) -> str:
 def with_range(value: float | None, low: float, high: float, n: int, digits: int) -> str:
     """ "median (lowest..highest)"; the value alone where only one was taken, empty where none was."""
     text = number(value, digits)
-    return f"{text} ({number(low, digits)}..{number(high, digits)})" if text and n > 1 else text
+    return f"{text} {value_range(low, high, digits)}" if text and n > 1 else text
 
 
-def value_cells(lines: Sequence[dict], digits: int) -> list[str]:
-    """ "paper → measured [reference]" of one column, the parts aligned below each other."""
-    parts = [
-        [
-            f"{number(line['published'], digits if line['unit'] == '%' else 0)} →",
-            number(line["measured"], digits),
-            f"[{number(line['reference'], digits)}]".replace("[]", ""),
-        ]
-        for line in lines
-    ]
-    return align([part if any(p.strip(" →") for p in part) else ["", "", ""] for part in parts])
+def value_range(low: float, high: float, digits: int) -> str:
+    """ "(lowest..highest)"."""
+    return f"({number(low, digits)}..{number(high, digits)})"
+
+
+def embolden(texts: Sequence[str], best: Sequence[bool]) -> list[str]:
+    """The best in bold; where there are any, spaces take the place of the marks, so that digits stay aligned."""
+    if not any(best):
+        return list(texts)
+    return [f"**{text}**" if bold else f"  {text}  " if text else "" for text, bold in zip(texts, best, strict=True)]
+
+
+def value_cells(lines: Sequence[dict], digits: int, bold: Collection[tuple[int, str, str]] = ()) -> list[str]:
+    """ "paper → measured [reference]" of one column, the parts aligned below each other. bold: see `best_cells`."""
+    published = [number(line["published"], digits if line["unit"] == "%" else 0) for line in lines]
+    measured = [number(line["measured"], digits) for line in lines]
+    references = [f"[{number(line['reference'], digits)}]".replace("[]", "") for line in lines]
+    best = {
+        name: [(line.get("row"), line.get("metric"), name) in bold for line in lines]
+        for name in ("published", "measured")
+    }
+    empty = [not any(texts) for texts in zip(published, measured, references, strict=True)]
+    arrows = ["" if nothing else "→" for nothing in empty]
+    columns = [embolden(published, best["published"]), arrows, embolden(measured, best["measured"]), references]
+    return align(list(zip(*columns, strict=True)))
 
 
 def align(parts: Sequence[Sequence[str]]) -> list[str]:
@@ -53,16 +69,19 @@ def align(parts: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(t.rjust(w) for t, w in zip(part, widths, strict=True) if w) for part in parts]
 
 
-def head_lines(records: Sequence[Record]) -> list[str]:
-    """List of machine, commit, date and record counts; says so where records come from several of them."""
+def head_lines(records: Sequence[Record], most: int | None = MOST_SOURCES) -> list[str]:
+    """List of machine, commit, date and record counts; says so where records come from several of them.
+
+    most: machines, set-ups and commits named one by one, beginning with those of most records; None: all.
+    """
     if not records:
         return ["- No records yet."]
     sources = [record.provenance for record in records]
     counts = Counter(record.kind for record in records)
     return [
-        f"- Machine: {_several('machines', [machine(source) for source in sources])}",
-        f"- Software: {_several('set-ups', [_software(source) for source in sources])}",
-        f"- Commit: {_commits(sources)}",
+        f"- Machine: {_several('machines', [machine(source) for source in sources], most)}",
+        f"- Software: {_several('set-ups', [_software(source) for source in sources], most)}",
+        f"- Commit: {_commits(sources, most)}",
         f"- Measured: {_dates(sources)}",
         f"- Records: {len(records)} ({', '.join(f'{counts[kind]} {kind}' for kind in sorted(counts))})",
     ]
@@ -75,10 +94,10 @@ def reference_line(records: Sequence[Record]) -> str:
     return f"- Reference: {machines}; commit {_commits(sources)}; {_dates(sources)}"
 
 
-def _commits(sources: Sequence[dict]) -> str:
+def _commits(sources: Sequence[dict], most: int | None = MOST_SOURCES) -> str:
     dirty = sum(bool(source["dirty"]) for source in sources)
     tree = f", with uncommitted changes for {dirty} of {len(sources)} records" if dirty else ""
-    return _several("commits", [source["commit"][:12] for source in sources]) + tree
+    return _several("commits", [source["commit"][:12] for source in sources], most) + tree
 
 
 def _dates(sources: Sequence[dict]) -> str:
@@ -102,8 +121,13 @@ def _software(source: dict) -> str:
     return ", ".join(f"{name} {version}" for name, version in source["versions"].items() if version)
 
 
-def _several(plural: str, values: Sequence[str]) -> str:
+def _several(plural: str, values: Sequence[str], most: int | None = MOST_SOURCES) -> str:
     counts = Counter(values)
     if len(counts) == 1:
         return values[0]
-    return f"{len(counts)} different {plural}: " + "; ".join(f"{v} ({n} records)" for v, n in counts.most_common())
+    named = counts.most_common(most)
+    texts = [f"{value} ({n} record{'s' if n > 1 else ''})" for value, n in named]
+    if others := len(counts) - len(named):
+        n = len(values) - sum(n for _, n in named)
+        texts.append(f"{others} other{'s' if others > 1 else ''} ({n} record{'s' if n > 1 else ''})")
+    return f"{len(counts)} different {plural}: " + "; ".join(texts)

@@ -4,6 +4,20 @@ from bench.report.published import Published
 
 REQUIRED_SEEDS = 3
 RELEASED = "released checkpoint"
+TOO_FEW = "too few seeds"
+PART = "part of the data"
+# What cells are counted as, in the order of the overview; the last two only where there are any.
+CATEGORIES = (
+    "reproduced",
+    "off",
+    TOO_FEW,
+    "other scale",
+    "other device",
+    "no published value",
+    "not measured",
+    RELEASED,
+    PART,
+)
 
 
 def verdict(published: Published | None, measured: float | None, n: int, kind: str, scale: str) -> str:
@@ -46,3 +60,18 @@ def difference_text(published: Published, measured: float) -> str:
     if published.relative:
         return f"{gap:+.1f} %"
     return f"{gap:+.1f}" if published.unit == "%" else f"{gap:+.2f} {published.unit}"
+
+
+def category(verdict: str) -> str:
+    """The one of `CATEGORIES` that a verdict belongs to."""
+    if verdict.endswith(" images"):
+        return PART
+    if verdict.startswith("off by"):
+        return "off"
+    if verdict.startswith(RELEASED):
+        return RELEASED
+    if verdict == "single run" or verdict.endswith(f"of {REQUIRED_SEEDS} seeds"):
+        return TOO_FEW
+    if verdict not in CATEGORIES:
+        raise ValueError(f"no verdict: {verdict!r}")
+    return verdict

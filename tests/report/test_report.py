@@ -177,7 +177,7 @@ def test_overview_counts_released_checkpoints_where_there_are_any(tmp_path):
     for name in ("one", "two"):
         Store(tmp_path / name).write(complexity())
     header = tables_of(write_overview(tmp_path).read_text())[0][0]
-    assert header == ["store", "complexity", "latency", "accuracy", "tables"]
+    assert header == ["store", "complexity", "latency", "accuracy", "pages"]
     Store(tmp_path / "two").write(released())
     table = tables_of(write_overview(tmp_path).read_text())[0]
     assert [line[1:5] for line in (table[0], *table[2:])] == [
@@ -245,9 +245,13 @@ def test_damaged_record_stops_the_report(tmp_path):
 
 
 def tables_of(text: str) -> list[list[list[str]]]:
-    """Every pipe table of a markdown text as lists of cells, header first."""
+    """Every pipe table of a markdown text as lists of cells, header first, as a browser shows them but for the bold."""
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    return [[[c.strip() for c in line.strip("|").split("|")] for line in block] for block in blocks]
+    return [[[shown(cell) for cell in line.strip("|").split("|")] for line in block] for block in blocks]
+
+
+def shown(cell: str) -> str:
+    return " ".join(cell.replace("**", "").split())
 
 
 @pytest.fixture(scope="module")
@@ -272,17 +276,31 @@ def test_markdown_tables_are_whole(full):
     assert max(map(len, lines)) <= 190
 
 
+def test_numbers_stay_below_each_other_in_plain_text(full):
+    """Also where some are bold: every point (and arrow) of the columns of numbers stands in one place."""
+    blocks = [block.splitlines() for block in full[1].split("\n\n") if block.startswith("|")]
+    for block in blocks:
+        assert len({len(line) for line in block}) == 1
+    accuracy_lines, complexity_lines = blocks[0][2:], blocks[1][2:]
+    for lines, column in ((accuracy_lines, 4), (complexity_lines, 4), (complexity_lines, 6)):
+        texts = [line.split("|")[column] for line in lines if "→" in line.split("|")[column]]
+        assert len(texts) > 10 and any("**" in text for text in texts)
+        assert len({text.index("→") for text in texts}) == 1
+    places = [[i for i, sign in enumerate(line.split("|")[3]) if sign == "."] for line in blocks[3][2:]]
+    assert all(len(found) == 7 and found[0] == places[0][0] for found in places)
+
+
 def test_markdown_cells(full):
     accuracy_table, complexity_table, latency_table, small_table = tables_of(full[1])
     assert accuracy_table[7][3] == "50.2 → 50.1"
     assert accuracy_table[7][-1].startswith("PQ reproduced; off by: PQ_th -4.0, PQ_st +9.3, AP_pan_th")
     assert accuracy_table[2][3:] == ["44.3 →", "50.0 →", "35.6 →", "", "", "not measured"]
-    assert complexity_table[6][3:5] == ["38 →  38.40  [38.60]", "reproduced (+0.40 M)"]
-    assert complexity_table[6][5] == "87 →  87.9  [88.1]"
+    assert complexity_table[6][3:5] == ["38 → 38.40 [38.60]", "reproduced (+0.40 M)"]
+    assert complexity_table[6][5] == "87 → 87.9 [88.1]"
     assert complexity_table[6][6] == "reproduced (+1.0 %)"
     assert complexity_table[12][3:] == ["451 →", "not measured", "3692 →", "not measured"]
     # 5 ms a GFLOP and 300 ms: (300 + 5 * 87) / (300 + 5 * 181)
-    assert latency_table[6][3:6] == ["3", "735 (725..760)  [755]", "0.61"]
+    assert latency_table[6][3:6] == ["3", "735 (725..760) [755]", "0.61"]
     assert latency_table[6][6:] == ["1035 (1025..1060) [1055]", "0.69", "0.48", "no published value"]
     assert small_table[2] == (
         "MaskFormer,measured,33.0 (32.0..34.0),34.0 (33.0..35.0),35.0 (34.0..36.0),36.0 (35.0..37.0),"
@@ -402,15 +420,14 @@ def test_head_names_every_source(tmp_path):
     assert "2025-01-02T03:04:05Z to 2025-02-02T00:00:00Z" in text
 
 
-def test_overview(tmp_path):
-    for name in ("reference", "local"):
-        store = Store(tmp_path / name)
-        store.write(complexity())
-        write_report("table1", store)
-    text = write_overview(tmp_path).read_text()
-    assert "`reference/`" in text and "[table1](reference/tables/table1.md)" in text
-    assert "local" not in text
-    assert len({len(line) for line in tables_of(text)[0]}) == 1
+def test_head_names_the_commits_of_most_records(tmp_path):
+    store = Store(tmp_path)
+    letters = "aaabbcde"  # a commit a letter
+    for row, letter in zip((row for row in TABLE.rows if row.experiment), letters, strict=False):
+        store.write(complexity(row.experiment, commit=letter * 40))
+    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    names = [f"{letter * 12} ({n} record{'s' if n > 1 else ''})" for letter, n in (("a", 3), ("b", 2), ("c", 1))]
+    assert f"- Commit: 5 different commits: {'; '.join(names)}; 2 others (2 records)\n" in text
 
 
 def test_unreadable_published_numbers_are_named(tmp_path):

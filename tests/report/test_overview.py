@@ -1,0 +1,170 @@
+"""The overview of committed stores, and the page of all complexities."""
+
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from bench.experiments import TABLES, get_table
+from bench.records import Store
+from bench.report import build_table, write_overview, write_report
+from bench.report.complexity import comparisons, largest
+from bench.report.published import load_published
+from bench.report.verdict import CATEGORIES, category
+from tests.report.fakes import accuracy, complexity, full_store, latency, released
+from tests.report.test_report import tables_of
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        ("reproduced", "reproduced"),
+        ("off by -0.6", "off"),
+        ("off by +5.0 %", "off"),
+        ("single run", "too few seeds"),
+        ("2 of 3 seeds", "too few seeds"),
+        ("other scale", "other scale"),
+        ("other device", "other device"),
+        ("no published value", "no published value"),
+        ("not measured", "not measured"),
+        ("released checkpoint (+0.3)", "released checkpoint"),
+        ("released checkpoint", "released checkpoint"),
+        ("released checkpoint, 5 of 5000 images", "part of the data"),
+        ("other data, 8 of 118287 images", "part of the data"),
+    ],
+)
+def test_every_verdict_has_a_category(verdict, expected):
+    assert category(verdict) == expected and expected in CATEGORIES
+
+
+def test_an_unknown_verdict_is_not_counted_as_anything():
+    with pytest.raises(ValueError, match="no verdict: 'perhaps'"):
+        category("perhaps")
+
+
+def overview(results: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """The text, and the lines of the first store's table of counts by table and header."""
+    text = write_overview(results).read_text(encoding="utf-8")
+    header, _, *rows = tables_of(text)[1]
+    names = [re.sub(r"\[(\w+)\].*", r"\1", row[0]) for row in rows]
+    return text, {name: dict(zip(header, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+
+
+def test_counts_of_a_full_store(tmp_path):
+    """Table 1 by hand: 16 rows with 5 accuracies, 2 counts, 2 latencies, 12 of them built; 4 small rows, 6 metrics."""
+    store = full_store(get_table("table1"), tmp_path / "reference")
+    write_report("table1", store)
+    text, lines = overview(tmp_path)
+    line = lines["table1"]
+    assert [line[name] for name in ("reproduced", "off", "other scale", "no published value", "not measured")] == [
+        "24", "0", "24", "24", str(16 * 9 - 48),
+    ]  # fmt: skip
+    assert line["FLOPs error"] == "+1.0 %" and line["params error"] == "+1.1 %"  # 0.4 M of 38 M
+    assert list(lines) == [*TABLES, "all"]
+    for name in TABLES:
+        counts = [int(lines[name][c]) for c in CATEGORIES if c in lines[name]]
+        assert (
+            sum(counts) == len(frame := build_table(get_table(name), store)) - frame.metric.str.contains("_p90").sum()
+        )
+    assert (
+        "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n- Software" in text and "- Commit: 0123456789ab\n" in text
+    )
+    assert "Off in" not in text and "part of the data" not in lines["table1"]
+
+
+def test_every_category_is_counted(tmp_path):
+    store, rows = Store(tmp_path / "reference"), get_table("table1").rows
+    for seed in range(3):
+        store.write(accuracy(rows[5].experiment, seed, 50.2))  # PQ reproduced, the other four are off
+    store.write(accuracy(rows[6].experiment, 0))
+    store.write(released(rows[7].experiment))
+    store.write(released(rows[8].experiment, official_images=9999))
+    store.write(latency(get_table("tableIa").rows[0].experiment))
+    _, lines = overview(tmp_path)
+    shown = ("reproduced", "off", "too few seeds", "released checkpoint", "part of the data")
+    assert [lines["table1"][name] for name in shown] == ["1", "4", "5", "5", "5"]
+    assert lines["tableIa"]["other device"] == "1" and lines["all"]["off"] == lines["table1"]["off"]
+
+
+def test_links_lead_to_files(tmp_path):
+    store = Store(tmp_path / "reference")
+    store.write(complexity())
+    Store(tmp_path / "local").write(complexity())
+    for name in ("table1", "table4"):
+        write_report(name, store)
+    text, _ = overview(tmp_path)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert all((tmp_path / link).is_file() for link in links) and "local" not in text
+    assert {f"reference/tables/table4.{ending}" for ending in ("md", "csv", "tex")} <= set(links)
+    assert {"reference/complexity.md", "reference/claims.md"} <= set(links)
+    assert "tables/table2.md" not in text and "| table2 " in text
+    (tmp_path / "reference" / "claims.md").unlink()
+    assert "claims" not in overview(tmp_path)[0]
+
+
+def test_what_is_off_is_listed_with_the_notes(tmp_path):
+    store, table = Store(tmp_path / "reference"), get_table("table3a")
+    store.write(complexity(table.rows[0].experiment, flops=58.3))  # 10 % above the printed 53
+    write_report("table3a", store)
+    text, _ = overview(tmp_path)
+    assert tables_of(text)[2][2:] == [
+        ["table3a", "1", "MaskFormer", "R50", "FLOPs", "53", "58.3", "off by +10.0 %",
+         "[notes](reference/tables/table3a.md#complexity)"]
+    ]  # fmt: skip
+    assert "## Complexity" in (tmp_path / "reference" / "tables" / "table3a.md").read_text(encoding="utf-8")
+
+
+def test_lines_are_aligned(tmp_path):
+    write_report("table1", full_store(get_table("table1"), tmp_path / "reference"))
+    text, _ = overview(tmp_path)
+    for block in text.split("\n\n"):
+        assert not block.startswith("|") or len({len(line) for line in block.splitlines()}) == 1
+
+
+# Complexity
+
+
+def test_every_printed_count_stands_on_the_page(tmp_path):
+    store = Store(tmp_path)
+    write_report("table1", store)
+    (table,) = tables_of((tmp_path / "complexity.md").read_text(encoding="utf-8"))
+    header, _, *rows = table
+    assert header[4] == "FLOPs (G)" and header[8] == "params (M)"
+    for name, paper in TABLES.items():
+        published = load_published(name) if paper.rows else {}
+        for metric, place in (("flops", 4), ("params", 8)):
+            expected = {str(row): p.value for (row, m), p in published.items() if m == metric}
+            assert {row[1]: float(row[place]) for row in rows if row[0] == name and row[place]} == expected
+    assert list(dict.fromkeys(row[0] for row in rows)) == [name for name in TABLES if name in {row[0] for row in rows}]
+    assert {row[7] for row in rows if row[4]} == {"not measured"} and not any(row[5] or row[6] for row in rows)
+
+
+def test_errors_mean_and_largest(tmp_path):
+    """Table 4 prints 82 and 87 G, 37 and 38 M at levels 0 and 3; the same model at level 3 stands in four tables."""
+    store, rows = Store(tmp_path), get_table("table4").rows
+    store.write(complexity(rows[0].experiment, params=37.0, flops=90.2))  # +10 %
+    store.write(complexity(rows[3].experiment, params=36.1, flops=86.13))  # -5 %, -1 %
+    write_report("table4", store)
+    text = (tmp_path / "complexity.md").read_text(encoding="utf-8")
+    found = {(row[0], row[1]): row for row in tables_of(text)[0][2:] if row[5]}
+    assert found["table4", "1"][4:12] == ["82", "90.2", "+10.0 %", "off", "37", "37.00", "+0.0 %", "reproduced"]
+    assert found["table4", "4"][4:12] == ["87", "86.1", "-1.0 %", "reproduced", "38", "36.10", "-5.0 %", "off"]
+    assert found["table4", "4"][12] == "[notes](tables/table4.md#complexity)" and found["table1", "5"][12] != ""
+    assert set(found) == {
+        ("table1", "5"), ("table4", "1"), ("table4", "4"), ("table5", "4"), ("tableIIa", "1"), ("tableIIa", "4"),
+        ("tableIIb", "1"),
+    }  # fmt: skip
+    errors = [10.0] * 3 + [-1.0] * 4
+    assert f"7 counted here: 4 reproduced, 3 off. Error: mean {mean(errors):+.2f} %" in text
+    assert f"absolute values {mean(map(abs, errors)):.2f} %, largest +10.0 % (table4 row 1)" in text
+    assert "largest -5.0 % (table1 row 5)" in text
+
+
+def test_the_largest_error_may_be_negative(tmp_path):
+    store, table = Store(tmp_path), get_table("table4")
+    store.write(complexity(table.rows[0].experiment, flops=86.1))  # +5 %
+    store.write(complexity(table.rows[3].experiment, flops=78.3))  # -10 %
+    flops = [c for c in comparisons(build_table(table, store)) if c.metric == "flops"]
+    assert largest(flops).row == 4 and largest(flops).error == pytest.approx(-10.0)
+    assert largest([]) is None and largest(flops[1:2]) is None
