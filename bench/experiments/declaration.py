@@ -141,7 +141,6 @@ SEMANTIC = (Column("mIoU", "mIoU", "%", "accuracy"), Column("pixel_accuracy", "p
 MIOU = SEMANTIC[:1]
 MIOU_PAN = ACCURACY[4:]
 INSTANCE = tuple(Column(name, name, "%", "accuracy") for name in ("AP", "AP_S", "AP_M", "AP_L", "AP_boundary"))
-TRAINING = (Column("training_seconds", "training", "s", "accuracy", digits=0),)
 
 # What people call methods, backbones and data sets.
 LABELS = {

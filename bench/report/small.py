@@ -58,7 +58,6 @@ def _texts(column: Column, runs: Sequence[Run], bold: frozenset) -> list[str]:
 def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
     recipe = recipe_for(block.rows[0].experiment)
     each = threads(records)
-    timed = ", training in seconds" if any(column.unit == "s" for column in block.columns) else ""
     facts = [
         f"{recipe.iterations} iterations of {recipe.batch_size} images",
         f"learning rate {recipe.learning_rate:g} (the offsets of DCNv2 learn at {recipe.offset_multiplier:g} times it)",
@@ -69,7 +68,7 @@ def _notes(block: SmallBlock, records: Sequence[Record]) -> list[str]:
     return [
         NOT_COMPARABLE,
         f"One recipe for all methods: {', '.join(facts)}. {_models(block)}"
-        f"Median (lowest..highest) of the seeds; percent{timed}. {BOLD_SMALL}",
+        f"Median (lowest..highest) of the seeds; percent. {BOLD_SMALL}",
         *block.notes,
     ]
 

@@ -125,7 +125,7 @@ def _several(plural: str, values: Sequence[str], most: int | None = MOST_SOURCES
     counts = Counter(values)
     if len(counts) == 1:
         return values[0]
-    named = counts.most_common(most)
+    named = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
     texts = [f"{value} ({n} record{'s' if n > 1 else ''})" for value, n in named]
     if others := len(counts) - len(named):
         n = len(values) - sum(n for _, n in named)

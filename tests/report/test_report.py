@@ -273,7 +273,7 @@ def test_markdown_tables_are_whole(full):
     for table in tables[:3]:
         assert [line[1:3] for line in table[2:]] == [[row.method, row.backbone] for row in TABLE.rows]
     lines = [line for line in full[1].splitlines() if line.startswith("|")]
-    assert max(map(len, lines)) <= 190
+    assert max(map(len, lines)) <= 205
 
 
 def test_numbers_stay_below_each_other_in_plain_text(full):
@@ -287,7 +287,7 @@ def test_numbers_stay_below_each_other_in_plain_text(full):
         assert len(texts) > 10 and any("**" in text for text in texts)
         assert len({text.index("→") for text in texts}) == 1
     places = [[i for i, sign in enumerate(line.split("|")[3]) if sign == "."] for line in blocks[3][2:]]
-    assert all(len(found) == 7 and found[0] == places[0][0] for found in places)
+    assert all(len(found) == 5 and found[0] == places[0][0] for found in places)
 
 
 def test_markdown_cells(full):
@@ -304,7 +304,7 @@ def test_markdown_cells(full):
     assert latency_table[6][6:] == ["1035 (1025..1060) [1055]", "0.69", "0.48", "no published value"]
     assert small_table[2] == (
         "MaskFormer,measured,33.0 (32.0..34.0),34.0 (33.0..35.0),35.0 (34.0..36.0),36.0 (35.0..37.0),"
-        "37.0 (36.0..38.0),101 (100..102),3 of 3,other scale"
+        "37.0 (36.0..38.0),3 of 3,other scale"
     ).split(",")
     assert small_table[3][:3] == ["MaskFormer", "reference", "33.2 (32.2..34.2)"]
     assert small_table[3][-2:] == ["3 of 3", ""]
@@ -313,12 +313,12 @@ def test_markdown_cells(full):
 def test_small_scale_never_mixes_with_the_papers(full):
     frame, text = full
     small = frame[frame.scale == "small"]
-    assert len(small) == 24 and small.published.isna().all() and set(small.verdict) == {"other scale"}
+    assert len(small) == 20 and small.published.isna().all() and set(small.verdict) == {"other scale"}
     assert set(small.dataset) == {"synthetic_panoptic"} and set(frame[frame.row <= 16].scale) == {"paper"}
     paper = frame[(frame.scale == "paper") & frame.record.notna()]
     assert not paper.record.str.contains("small").any()
     upper, lower = text.split("## Small scale")
-    assert "33.0 (32.0..34.0)" in lower and "→" not in lower
+    assert "33.0 (32.0..34.0)" in re.sub(" +", " ", lower) and "→" not in lower
     assert not any("(32.0" in line for line in upper.splitlines())
 
 
