@@ -69,6 +69,8 @@ def measure_accuracy(
     execution = execution or Execution()
     world = execution.world
     execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    if per_pixel and min(map(len, execution.passes(recipe))) * world.size < 2:
+        raise BenchError(f"{experiment.method} normalises over the images of a pass: give --micro-batch 2 or more")
     train_set = open_split(experiment.dataset, "train", data_root)
     val_set = open_split(experiment.dataset, info.eval_split, data_root)
     model, weights = _build(experiment, seed, recipe, world)

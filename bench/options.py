@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from bench.experiments.experiment import BACKBONES, DATASETS, DOWNSAMPLINGS, METHODS, TRANSFORMER_DECODERS
+from bench.experiments.experiment import (
+    BACKBONES,
+    DATASETS,
+    DOWNSAMPLINGS,
+    METHODS,
+    PIXEL_METHODS,
+    TRANSFORMER_DECODERS,
+)
+
+# Of checkpoints: small models and generated data sets have none.
+_BACKBONES = [name for name in BACKBONES if name != "small"]
+_DATASETS = [name for name in DATASETS if not name.startswith("synthetic")]
 
 
 def _choice(flag: str, names: Sequence[str], help: str):
@@ -13,11 +24,11 @@ def _choice(flag: str, names: Sequence[str], help: str):
 
 
 Method = Annotated[str, _choice("--method", METHODS, "Method.")]
-Backbone = Annotated[str, _choice("--backbone", BACKBONES[:-1], "Backbone.")]
-Dataset = Annotated[str, _choice("--dataset", DATASETS[:-1], "Data set that it was trained on.")]
-OptionalMethod = Annotated[str | None, _choice("--method", METHODS, "Method; default: the file's.")]
-OptionalBackbone = Annotated[str | None, _choice("--backbone", BACKBONES[:-1], "Backbone; default: the file's.")]
-OptionalDataset = Annotated[str | None, _choice("--dataset", DATASETS[:-1], "Data set; default: the file's.")]
+Backbone = Annotated[str, _choice("--backbone", _BACKBONES, "Backbone.")]
+Dataset = Annotated[str, _choice("--dataset", _DATASETS, "Data set that it was trained on.")]
+OptionalMethod = Annotated[str | None, _choice("--method", METHODS + PIXEL_METHODS, "Method; default: the file's.")]
+OptionalBackbone = Annotated[str | None, _choice("--backbone", _BACKBONES, "Backbone; default: the file's.")]
+OptionalDataset = Annotated[str | None, _choice("--dataset", _DATASETS, "Data set; default: the file's.")]
 HierarchicalLevel = Annotated[
     int | None, typer.Option("--hierarchical-level", min=0, max=3, help="Clustering modules; default: the file's.")
 ]

@@ -13,7 +13,7 @@ from baselines.maskformer import maskformer
 from baselines.per_pixel import DILATED_STAGES, deeplabv3, fcn_32s, pspnet
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError, unknown_name
-from bench.experiments.experiment import SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
+from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
 from models.backbones.resnet import resnet, small_resnet
 from models.hcformer import hcformer
 from models.per_pixel import hc_deeplabv3, hc_fcn_32s, hc_pspnet
@@ -167,7 +167,7 @@ METHODS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
     "mask2former": _mask2former,
 }
 # Builder and what it takes beside classes, backbone and auxiliary.
-PIXEL_METHODS: dict[str, tuple[Callable[..., nn.Module], Callable[[Experiment], dict]]] = {
+PIXEL_BUILDERS: dict[str, tuple[Callable[..., nn.Module], Callable[[Experiment], dict]]] = {
     "fcn_32s": (fcn_32s, lambda experiment: {}),
     "fpn": (fpn, _channels),
     "pspnet": (pspnet, lambda experiment: {}),
@@ -176,7 +176,7 @@ PIXEL_METHODS: dict[str, tuple[Callable[..., nn.Module], Callable[[Experiment], 
     "hc_pspnet": (hc_pspnet, _clustering),
     "hc_deeplabv3": (hc_deeplabv3, lambda experiment: _clustering(experiment) | _atrous(experiment)),
 }
-UNTRAINED: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
+OTHER_BUILDERS: dict[str, Callable[[Experiment, int, nn.Module], nn.Module]] = {
     "segformer": _segformer,
     "mask_rcnn": _mask_rcnn,
 }
@@ -192,7 +192,7 @@ def build_model(
     Builds on the default device, so `with torch.device("meta")` gives a model without memory.
     Raises BenchError for a method or backbone that no builder stands for, naming the nearest.
     """
-    methods = METHODS | PIXEL_METHODS | UNTRAINED
+    methods = METHODS | PIXEL_BUILDERS | OTHER_BUILDERS
     if experiment.method not in methods:
         raise unknown_name("method", experiment.method, methods)
     if experiment.backbone not in BACKBONES:
@@ -203,9 +203,9 @@ def build_model(
         try:
             backbone = BACKBONES[experiment.backbone](experiment, drop_path)
             num_classes = get_dataset_info(experiment.dataset).num_classes
-            if experiment.method in PIXEL_METHODS:
-                builder, factors = PIXEL_METHODS[experiment.method]
+            if experiment.method in PIXEL_BUILDERS:
+                builder, factors = PIXEL_BUILDERS[experiment.method]
                 return builder(num_classes, backbone, auxiliary=auxiliary, **factors(experiment))
-            return (METHODS | UNTRAINED)[experiment.method](experiment, num_classes, backbone)
+            return (METHODS | OTHER_BUILDERS)[experiment.method](experiment, num_classes, backbone)
         except ValueError as error:
             raise BenchError(f"cannot build {experiment.key}: {error}") from error

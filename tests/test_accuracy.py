@@ -19,6 +19,7 @@ from bench.evaluation.saved import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.training.engine import Execution, TrainingResult
 from bench.training.progress import StepReport
+from bench.weights.load import open_weights
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 from tests.data.conftest import TinyCoco
@@ -259,3 +260,20 @@ def test_per_pixel_methods_need_a_semantic_data_set(cache, tmp_path):
     what = experiment("fcn_32s", "small", "synthetic_panoptic", "small")
     with pytest.raises(BenchError, match="fcn_32s labels pixels, synthetic_panoptic is a panoptic data set"):
         measure_accuracy(what, 0, tmp_path, cache, lambda *_: None)
+
+
+def test_a_pass_of_one_image_is_refused(cache, tmp_path):
+    """Its pooled cells have no variance to normalise with."""
+    what = experiment("pspnet", "small", "synthetic_semantic", "small")
+    with pytest.raises(BenchError, match="--micro-batch 2 or more"):
+        measure_accuracy(what, 0, tmp_path, cache, lambda *_: None, Execution(micro_batch=1))
+
+
+def test_weights_of_per_pixel_methods_are_read_back(tmp_path):
+    what = experiment("hc_pspnet", "small", "synthetic_semantic", "small")
+    model = build_model(what, 0)
+    accuracy._keep(model, what, 0, tmp_path / "weights.safetensors")
+    weights = open_weights(tmp_path / "weights.safetensors", **what.to_dict())
+    assert weights.experiment == what
+    found = weights.build().state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())

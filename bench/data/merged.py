@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from bench.data.coco import CocoPanoptic, Sample
@@ -21,8 +20,8 @@ class MergedPanoptic(CocoPanoptic):
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
         present = torch.unique(sample.labels)
-        masks = [np.logical_or.reduce(sample.masks[sample.labels == label].numpy()) for label in present]
-        merged = torch.from_numpy(np.stack(masks)) if masks else sample.masks
+        masks = [sample.masks[sample.labels == label].any(0) for label in present]
+        merged = torch.stack(masks) if masks else sample.masks
         return Sample(sample.image_id, sample.image, present, merged)
 
     def fingerprint(self) -> str:

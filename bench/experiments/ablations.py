@@ -32,7 +32,7 @@ PQ = ACCURACY[:1]
 LEVELS = (0, 1, 2, 3)
 LAYERS = (1, 2, 4, 8, 16)
 QUERIES = (20, 50, 100, 150, 200)
-SMALL_QUERIES = (4, 10, 20, 30, 40)  # a fifth of the paper's: the scenes have up to twelve segments, COCO's up to sixty
+SMALL_QUERIES = (4, 10, 20, 30, 40)  # a fifth of the paper's: a scene has up to twelve segments
 SMALL = ("small", "synthetic_panoptic")
 
 

@@ -158,6 +158,7 @@ PROTOCOLS: dict[tuple[str, str], Values] = {
 # Per-pixel methods: "the training protocol is following [69]" (paper E.1), PSPNet's, section 5.1 of its paper.
 _PSPNET = "PSPNet 5.1 (paper E.1 follows it)"
 _UNUSED = "not used: the loss is a cross-entropy of pixels"
+_OF_MASKS = ("class_weight", "mask_weight", "dice_weight", "no_object_weight", "num_points")
 _PER_PIXEL: Values = {
     "optimiser": Value("sgd", _PSPNET),
     "momentum": Value(0.9, _PSPNET),
@@ -171,9 +172,7 @@ _PER_PIXEL: Values = {
     "auxiliary_weight": Value(0.4, f"{_PSPNET}: of the loss on the third stage's feature"),
     "clip_norm": Value(1e6, "in effect none: PSPNet clips nothing"),
     "colour_jitter": Value(False, "PSPNet 5.1: none; its rotation by 10 degrees and its blur on ADE20K are not built"),
-    **{name: Value(_PAPER[name].value, _UNUSED) for name in ("class_weight", "mask_weight", "dice_weight",
-                                                             "no_object_weight", "num_points")},
-}  # fmt: skip
+}
 _PER_PIXEL_BY_DATASET: dict[str, Values] = {
     "ade20k": {
         "iterations": Value(150_000, _PSPNET),
@@ -190,10 +189,11 @@ _PER_PIXEL_BY_DATASET: dict[str, Values] = {
 
 def variations(dataset: str, scale: str, method: str, backbone: str, iterations: int) -> Values:
     """What differs from the data set's protocol of `iterations` for one method and backbone, as the paper varies it."""
+    if method in PIXEL_METHODS:
+        unused = {name: Value(PROTOCOLS[dataset, scale][name].value, _UNUSED) for name in _OF_MASKS}
+        return unused | (_PER_PIXEL | _PER_PIXEL_BY_DATASET.get(dataset, {}) if scale == "paper" else {})
     if scale != "paper":
         return {}
-    if method in PIXEL_METHODS:
-        return _PER_PIXEL | _PER_PIXEL_BY_DATASET.get(dataset, {})
     coco, changed = dataset.startswith("coco"), {}
     doubled = [name for name, is_so in (("HCFormer+", method == "hcformer+"),
                                         ("Swin-L", backbone == "swin_l" and coco)) if is_so]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench.experiments.declaration import PaperTable
 from bench.experiments.tables import TABLES, get_table
 from bench.records import Store, write_atomically
 from bench.report.claims import write_claims
@@ -17,13 +18,25 @@ GIT_IGNORED_STORE = "local"
 def write_report(table_name: str, store: Store, reference: Store | None = None) -> list[Path]:
     """Write the CSV, markdown and LaTeX of one table from records alone; returns the paths of CSV and markdown.
 
-    The pages of claims and of all complexities are written anew with every table.
+    The pages of claims and of all complexities are written anew with every table, and so are those of other tables that
+    are there already: they share records.
     The reference columns stay empty when `reference` is None, absent, or the store itself.
     Raises BenchError for an unknown table or a damaged record.
     """
     table = get_table(table_name)
     if reference is not None and reference.path.resolve() == store.path.resolve():
         reference = None
+    folder = store.path / "tables"
+    for other in TABLES.values():
+        if other is not table and (folder / f"{other.name}.md").exists():
+            _write_table(other, store, reference)
+    written = _write_table(table, store, reference)
+    write_claims(store)
+    write_complexity(store)
+    return written
+
+
+def _write_table(table: PaperTable, store: Store, reference: Store | None) -> list[Path]:
     frame = build_table(table, store, reference)
     folder = store.path / "tables"
     current = [record for record in records_of(table, store) if record.is_current]
@@ -34,8 +47,6 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     }
     for path, text in texts.items():
         write_atomically(path, text)
-    write_claims(store)
-    write_complexity(store)
     return list(texts)[:2]
 
 

@@ -4,8 +4,9 @@ Every step seeds the global generator from (seed, iteration), and data order and
 same two numbers. So a checkpoint needs no generator state, and on a CPU a run that was killed continues exactly.
 
 Each process and each pass of gradient accumulation computes its images' part of the loss of the whole batch
-(`SetCriterion`); gradients are summed over passes and processes before their norm is clipped. So neither changes a
-step, up to the rounding of sums and up to dropout and drop path, which are drawn anew for each part.
+(`SetCriterion`, `PixelCriterion`); gradients are summed over passes and processes before their norm is clipped. So
+neither changes a step, up to the rounding of sums, up to dropout and drop path, which are drawn anew for each part, and
+up to batch norms that are trained (per-pixel and small models): their statistics are of one pass of all processes.
 """
 
 import time

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, unknown_name
-from bench.experiments.experiment import BACKBONES, DATASETS, METHODS, Experiment
+from bench.experiments.experiment import BACKBONES, DATASETS, METHODS, PIXEL_METHODS, Experiment
 from bench.weights.files import TensorFile, read_tensors
 
 FORMAT = "hcformer-bench weights 1"
-KNOWN = {"method": METHODS, "backbone": BACKBONES, "dataset": DATASETS}
+KNOWN = {"method": METHODS + PIXEL_METHODS, "backbone": BACKBONES, "dataset": DATASETS}
 NAMED = 3
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import experiment, get_table
+from bench.experiments import experiment, find_row, get_table
 from bench.records import Store
 from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
 from bench.report.published import Published, load_published
@@ -459,3 +459,12 @@ def test_report_works_with_the_models_packages_broken(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (store.path / "tables" / "table1.md").read_text() == expected
+
+
+def test_pages_of_other_tables_follow_the_records_that_they_share(tmp_path):
+    store = Store(tmp_path)
+    _, shared = write_report("table4", store)
+    assert "88.8" not in shared.read_text(encoding="utf-8")
+    store.write(complexity(find_row("table1/hcformer-r50"), flops=88.8))
+    write_report("table1", store)
+    assert "88.8" in shared.read_text(encoding="utf-8") and not (tmp_path / "tables" / "table5.md").exists()
