@@ -13,7 +13,6 @@ BOLD = (
 )
 BOLD_SMALL = "Bold: the highest median, which ranks nothing where the ranges overlap."
 NAMES = ("published", "measured")
-SECONDS = "s"  # of training: no quality of a model
 
 
 def best_cells(table: PaperTable, cells: dict) -> frozenset[tuple[int, str, str]]:
@@ -53,7 +52,7 @@ def _best(lines: Sequence[dict], name: str, column: Column) -> list[dict]:
     digits = printed_digits(column) if name == "published" else column.digits
     values = [(round(line[name], digits), line) for line in lines if pd.notna(line[name])]
     shown = {value for value, _ in values}
-    if len(shown) < 2 or column.kind == "latency" or column.unit == SECONDS:
+    if len(shown) < 2 or column.kind == "latency":
         return []
     if name == "measured" and column.kind == "accuracy" and len({_kind(line) for _, line in values}) > 1:
         return []

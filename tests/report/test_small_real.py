@@ -43,11 +43,19 @@ def test_page_shows_both_blocks_and_no_part_of_the_papers(store):
     text = page.read_text()
     assert text.count("\n## ") == 2 and "## Small scale: camvid" in text and "## Small scale: nuclei" in text
     assert "→" not in text and "published" not in text and "Nothing here is printed in the paper" in text
+    assert text.count("What this can say") == text.count("Not comparable") == 1, "shared notes once"
     lines = [line.split("|") for line in text.splitlines() if line.startswith("| HCFormer+")]
     assert [[cell.strip().replace("**", "") for cell in line[3:5]] for line in lines] == [
         ["41.0 (40.0..42.0)", "41.1 (40.1..42.1)"],
         ["81.0 (80.0..82.0)", "81.1 (80.1..82.1)"],
     ]
+
+
+def test_blocks_without_records_are_one_sentence(tmp_path):
+    text = write_report("small_real", Store(tmp_path))[1].read_text()
+    assert text.count("\n## ") == 2 and "|" not in text and "Not comparable" not in text
+    for dataset in ("camvid", "nuclei"):
+        assert f"Not measured yet on {dataset}: MaskFormer; Mask2Former; HCFormer; HCFormer+.\n" in text
 
 
 def test_only_real_data_are_looked_for_below_the_data_root(tmp_path):
