@@ -2,20 +2,10 @@
 
 from dataclasses import dataclass
 
+from bench.errors import unknown_name
 from bench.experiments.declaration import PaperTable, Row
 from bench.experiments.tables import get_table, row_names
 
-# What may be claimed of the values a, b, ... of a case's rows and its margin m.
-RELATIONS = {
-    "greater": "a - b > m",
-    "less": "b - a > m",
-    "at least": "a >= b - m",
-    "within": "a and b at most m apart",
-    "rises": "each value above the one before",
-    "saturates": "no later value above the first by more than m",
-    "ratio below": "a / b < m",
-    "ratio above": "a / b > m",
-}
 GROUPS = ("Accuracy", "Per-pixel models", "Efficiency", "Ablations", "Speed")
 
 
@@ -43,8 +33,8 @@ class Case:
 class Claim:
     """One sentence of the paper. sections: where it stands (A: abstract, L: limitation in section 5); may be empty.
 
-    relation: one of `RELATIONS`, the same in all cases. printed: what the text says where no table has figures.
-    note: how the sentence was read, where that is not obvious.
+    relation: one of `bench.report.decisions.TESTS`, the same in all cases. note: how the sentence was
+    read, where that is not obvious. printed: what the text says where no table has figures.
     """
 
     id: str
@@ -57,12 +47,14 @@ class Claim:
     printed: str = ""
 
 
-def find_claim_row(name: str) -> tuple[PaperTable, Row] | None:
-    """The table and row of a case's row name; None for a row that its table does not have (yet)."""
+def find_claim_row(name: str) -> tuple[PaperTable, Row]:
+    """The table and row of a case's row name; BenchError, naming the nearest, for an unknown one."""
     table_name, _, row_name = name.partition("/")
     table = get_table(table_name)
-    experiment = row_names(table).get(row_name)
-    for row in (*table.rows, *table.small_rows):
+    built, rows = row_names(table), (*table.rows, *table.small_rows)
+    experiment = built.get(row_name)
+    for row in rows:
         if (experiment and row.experiment == experiment) or f"{row.method}-{row.backbone}" == row_name:
             return table, row
-    return None
+    labels = (f"{row.method}-{row.backbone}" for row in rows if not row.experiment)
+    raise unknown_name(f"row of {table_name}", row_name, (*built, *labels))

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from textwrap import fill
 
-from bench.experiments.claim import GROUPS, Case, Claim, find_claim_row
+from bench.experiments.claim import GROUPS, find_claim_row
 from bench.experiments.claims import CLAIMS
 from bench.experiments.declaration import PaperTable, Row
 from bench.records import Record, Store, write_atomically
-from bench.report.decisions import COLUMNS, DECISIONS, FAILS, RATIOS, Outcome, decide, decide_printed, printed_values
+from bench.report.claim_cells import Line, details_text, here_text, marked_text, paper_text, place_text
+from bench.report.decisions import COLUMNS, DECISIONS, FAILS, decide, decide_printed, printed_values
 from bench.report.frame import by_experiment
 from bench.report.published import load_published
-from bench.report.text import head_lines, machine, markdown_table, number, threads, with_range
+from bench.report.text import head_lines, machine, markdown_table, threads
 
 SEMANTICS = (
     "A claim *holds* (*does not hold*) where every choice of one measured value from each side, of one seed where it "
@@ -41,18 +40,6 @@ NOT_LISTED = (
     "recommends."
 )
 WIDTH = 120  # of prose, in a terminal
-LONGEST_WITH_RANGES = 2  # figures side by side; of more the ranges go to a footnote
-
-
-@dataclass(frozen=True)
-class Line:
-    """One case of a claim, decided: `printed` by the paper's own figures, `outcome` by records."""
-
-    claim: Claim
-    case: Case
-    values: Sequence[float]
-    printed: str
-    outcome: Outcome
 
 
 def write_claims(store: Store) -> Path:
@@ -89,7 +76,7 @@ def decide_claims(store: Store) -> list[Line]:
 def _rows() -> list[tuple[PaperTable, Row]]:
     """Tables and rows that any claim compares."""
     names = {name for claim in CLAIMS.values() for case in claim.cases for name in (*case.rows, *case.minus)}
-    return [found for found in map(find_claim_row, sorted(names)) if found]
+    return list(map(find_claim_row, sorted(names)))
 
 
 def _stale(store: Store) -> list[str]:
@@ -110,9 +97,11 @@ def _records(lines: Sequence[Line]) -> list[Record]:
 
 def _summary(lines: Sequence[Line]) -> str:
     rows = [_counts("the paper's own figures", [line.printed for line in lines if line.printed])]
-    for scale in ("paper", "small"):
-        decisions = [line.outcome.decision for line in lines if line.case.scale == scale]
-        rows.append(_counts(f"records, {scale} scale", decisions))
+    scales = {scale: [line for line in lines if line.case.scale == scale] for scale in ("paper", "small")}
+    for name, kind in (("counted (FLOPs)", "complexity"), ("timed (latency)", "latency"), ("accuracy", "accuracy")):
+        of_kind = [line for line in scales["paper"] if COLUMNS[line.case.metric].kind == kind]
+        rows.append(_counts(f"records, paper scale, {name}", [line.outcome.decision for line in of_kind]))
+    rows.append(_counts("records, small scale", [line.outcome.decision for line in scales["small"]]))
     return markdown_table(["decision", *DECISIONS, "cases"], rows)
 
 
@@ -131,35 +120,43 @@ def _failing(lines: Sequence[Line]) -> list[str]:
 
 
 def _named(lines: Sequence[Line]) -> list[str]:
-    cases: dict[str, list[str]] = {}
-    for line in lines:
-        cases.setdefault(line.claim.text, []).append(line.case.label)
-    return [f"- {text}: {'; '.join(labels)}" for text, labels in cases.items()]
+    """One item a claim: its cases, and how its sentence was read."""
+    of_claims = [[line for line in lines if line.claim is claim] for claim in CLAIMS.values()]
+    cases = [(found, "; ".join(line.case.label for line in found)) for found in of_claims if found]
+    return [f"- {found[0].claim.text}: {labels}. {_note(found)}".rstrip() for found, labels in cases]
+
+
+def _note(lines: Sequence[Line]) -> str:
+    """The note of the claim of these lines, and where its latencies were timed."""
+    timed = [record for record in _records(lines) if record.kind == "latency"]
+    devices = dict.fromkeys("a CPU" if record.details["device"] == "cpu" else "a GPU" for record in timed)
+    how = f"Timed here on {' and '.join(devices)}, with the fast clustering." if devices else ""
+    return f"{lines[0].claim.note} {how}".strip()
 
 
 def _group(title: str, lines: Sequence[Line]) -> list[str]:
     notes: list[str] = []
     rows, previous = [], None
     for line in lines:
-        text = _with_note(line.claim.text, line.claim.note, notes) if line.claim is not previous else ""
+        of_claim = [other for other in lines if other.claim is line.claim]
+        text = _with_note(line.claim.text, _note(of_claim), notes) if line.claim is not previous else ""
         previous = line.claim
-        here = _with_note(_here(line), _details(line), notes)
-        rows.append([text, _place(line), line.case.label, _paper(line), _marked(line.printed), here,
-                     _marked(line.outcome.decision, line.outcome.reason)])  # fmt: skip
+        here = _with_note(here_text(line), details_text(line), notes)
+        rows.append([text, place_text(line), line.case.label, paper_text(line), marked_text(line.printed), here,
+                     marked_text(line.outcome.decision, line.outcome.reason)])  # fmt: skip
     headers = ["claim", "place", "case", "paper", "by itself", "here", "decision"]
+    footnotes = "\n".join(_wrapped(f"- [{n}] {note}") for n, note in enumerate(notes, start=1))
     parts = [f"## {title}", _wrapped(_units(lines)), markdown_table(headers, rows)]
-    return [part for part in (*parts, "\n".join(_wrapped(f"- {note}") for note in notes)) if part]
+    return [*parts, footnotes] if notes else parts
 
 
 def _with_note(text: str, note: str, notes: list[str]) -> str:
     """The text with the number of its footnote, which joins `notes` unless it is there already."""
     if not note:
         return text
-    known = [existing.split("] ", 1)[1] for existing in notes]
-    if note not in known:
-        notes.append(f"[{len(notes) + 1}] {note}")
-        known.append(note)
-    return f"{text} [{known.index(note) + 1}]".strip()
+    if note not in notes:
+        notes.append(note)
+    return f"{text} [{notes.index(note) + 1}]".strip()
 
 
 def _units(lines: Sequence[Line]) -> str:
@@ -176,77 +173,3 @@ def _units(lines: Sequence[Line]) -> str:
     facts = [*machines, *filter(None, [threads(timed)]), *(f"clustering {form}" for form in forms)]
     text = "End to end, ms per image and their ratio (median of the rounds' ratios)."
     return f"{text} Here: {', '.join(facts)}." if timed else text
-
-
-def _place(line: Line) -> str:
-    """Sections of the claim and the table of the case's first row: "3.2, E.2; Tab. 3 (a)"."""
-    name = line.case.rows[0].partition("/")[0]
-    table = name.removeprefix("table") if name.startswith("table") else ""
-    if table[-1:] in ("a", "b"):
-        table = f"{table[:-1]} ({table[-1]})"
-    return "; ".join(filter(None, (line.claim.sections, f"Tab. {table}" if table else "")))
-
-
-def _marked(decision: str, reason: str = "") -> str:
-    text = f"**{decision}**" if decision == FAILS else decision
-    if reason.startswith("of "):
-        return f"{text} {reason}"
-    return f"{text}: {reason}" if reason else text
-
-
-def _paper(line: Line) -> str:
-    column = COLUMNS[line.case.metric]
-    if not line.values:
-        return line.claim.printed if line.case.scale == "paper" else ""
-    digits = column.digits if column.kind != "complexity" else 0
-    texts = [number(value, digits) for value in line.values]
-    if line.claim.relation in RATIOS:
-        return f"{' / '.join(texts)} = {number(line.values[0] / line.values[1], 2)}"
-    return _compared(texts, line.values)
-
-
-def _here(line: Line) -> str:
-    """Figures side by side, "?" for a missing one, with ranges where there is room for them."""
-    figures, digits = line.outcome.figures, COLUMNS[line.case.metric].digits
-    if not any(figures):
-        return ""
-    latency = COLUMNS[line.case.metric].kind == "latency"
-    short = latency or len(figures) > LONGEST_WITH_RANGES
-    texts = ["?" if f is None else with_range(f.value, f.low, f.high, 1 if short else f.n, 0 if latency else digits)
-             for f in figures]  # fmt: skip
-    if line.claim.relation in RATIOS:
-        return f"{' / '.join(texts)}{_ratio(line)}"
-    return _compared(texts, [f and round(f.value, digits) for f in figures])
-
-
-def _ratio(line: Line) -> str:
-    """Of latencies the median of the rounds' ratios; empty where there is none to form."""
-    ratios = line.outcome.ratios
-    if COLUMNS[line.case.metric].kind == "complexity" and all(line.outcome.figures):
-        first, second = line.outcome.figures
-        ratios = (first.value / second.value,)
-    return f" = {with_range(median(ratios), min(ratios), max(ratios), len(ratios), 2)}" if ratios else ""
-
-
-def _compared(texts: Sequence[str], values: Sequence[float | None]) -> str:
-    """The figures with the signs between them that are true of what is shown."""
-    parts = [texts[0]]
-    for text, a, b in zip(texts[1:], values, values[1:], strict=False):
-        sign = "," if a is None or b is None else "<" if a < b else ">" if a > b else "="
-        parts += [sign, text]
-    return " ".join(parts).replace(" , ", ", ")
-
-
-def _details(line: Line) -> str:
-    """The footnote of a case: ranges that found no room, and seeds where the sides have different numbers."""
-    figures = [figure for figure in line.outcome.figures if figure]
-    column = COLUMNS[line.case.metric]
-    if column.kind != "accuracy":
-        return ""
-    texts = []
-    if len(figures) == len(line.outcome.figures) > LONGEST_WITH_RANGES and any(figure.n > 1 for figure in figures):
-        ranges = [f"{f.name} {number(f.low, column.digits)}..{number(f.high, column.digits)}" for f in figures]
-        texts.append(f"Ranges: {', '.join(ranges)}.")
-    if len({figure.n for figure in figures}) > 1:
-        texts.append(f"Seeds: {', '.join(f'{figure.name} {figure.n}' for figure in figures)}.")
-    return " ".join(texts)

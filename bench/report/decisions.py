@@ -25,7 +25,8 @@ TESTS: dict[str, Callable[[Sequence[float], float], bool]] = {
     "at least": lambda v, m: v[0] - v[1] >= -m - ROUNDING,
     "within": lambda v, m: abs(v[0] - v[1]) <= m + ROUNDING,
     "rises": lambda v, m: all(b - a > m + ROUNDING for a, b in zip(v, v[1:], strict=False)),
-    "saturates": lambda v, m: max(v[1:]) - v[0] <= m + ROUNDING,
+    "saturates": lambda v, m: all(abs(later - v[0]) <= m + ROUNDING for later in v[1:]),
+    "no gain beyond": lambda v, m: max(v[1:]) - v[0] <= m + ROUNDING,
     "ratio below": lambda v, m: v[0] / v[1] < m - ROUNDING,
     "ratio above": lambda v, m: v[0] / v[1] > m + ROUNDING,
 }
@@ -131,8 +132,8 @@ def _sides(case: Case) -> list[tuple[str, str]]:
 
 
 def _printed(name: str, metric: str, published: Mapping) -> float | None:
-    table, row = find_claim_row(name) or (None, None)
-    if row is None or row in table.small_rows:
+    table, row = find_claim_row(name)
+    if row in table.small_rows:
         return None
     entry = published[table.name].get((row.number, metric)) if table.rows else None
     return entry.value if entry else None
@@ -152,8 +153,7 @@ def _figure(case: Case, name: str, minus: str, groups: Mapping) -> Figure | None
 
 
 def _cell(name: str, metric: str, groups: Mapping) -> Value | None:
-    found = find_claim_row(name)
-    return find_value(groups, found[1], COLUMNS[metric]) if found else None
+    return find_value(groups, find_claim_row(name)[1], COLUMNS[metric])
 
 
 def _values(cell: Value, metric: str) -> tuple[float, ...]:
@@ -164,5 +164,6 @@ def _values(cell: Value, metric: str) -> tuple[float, ...]:
 
 def _label(name: str) -> str:
     """ "HCFormer R50"; of an ablation's row the factor alone, "level 2"."""
-    method, _, factor = find_claim_row(name)[1].method.partition(", ")
-    return factor or f"{method} {find_claim_row(name)[1].backbone}"
+    row = find_claim_row(name)[1]
+    method, _, factor = row.method.partition(", ")
+    return factor or f"{method} {row.backbone}"
