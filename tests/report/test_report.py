@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import experiment, find_row, get_table
+from bench.experiments import TABLES, experiment, find_row, get_table
 from bench.records import Store
 from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
 from bench.report.published import Published, load_published
@@ -187,12 +187,15 @@ def test_overview_counts_released_checkpoints_where_there_are_any(tmp_path):
     ]
 
 
-def test_committed_reference_renders_to_the_committed_tables(tmp_path):
+def test_committed_reference_renders_to_the_committed_pages(tmp_path):
     results = tmp_path / "results"
     shutil.copytree(REPOSITORY / "results" / "reference", results / "reference")
-    store = Store(results / "reference")
-    (results / "reference" / "tables" / "table1.md").write_text("")
-    for path in (*write_report("table1", store), write_overview(results)):
+    pages = [path for path in (results / "reference").rglob("*") if path.suffix in (".md", ".csv", ".tex")]
+    assert len(pages) == 3 * len(TABLES) + 2
+    for page in pages:
+        page.write_text("")
+    write_report("table1", Store(results / "reference"))
+    for path in (*pages, write_overview(results)):
         committed = REPOSITORY / "results" / path.relative_to(results)
         assert path.read_bytes() == committed.read_bytes(), path.name
 
