@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli, pool
+from bench.data import synthetic
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,15 @@ def bench(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(pool.subprocess, "Popen", refuse)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     return run
+
+
+def few_scenes(tmp_path_factory, train: int, val: int):
+    """A new cache folder with the first so many scenes of the synthetic data set."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "SPLITS", {"train": train, "val": val})
+        synthetic.ensure(folder)
+    return folder
 
 
 def mistake(result, *words):

@@ -9,7 +9,6 @@ from torch.nn.functional import interpolate, pad
 
 from bench import accuracy
 from bench.accuracy import evaluate, measure_accuracy
-from bench.data import synthetic
 from bench.data.coco import CocoPanoptic
 from bench.data.layouts import synthesize
 from bench.data.registry import DATASETS, open_split
@@ -22,6 +21,7 @@ from bench.training.progress import StepReport
 from bench.weights.load import open_weights
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
+from tests.conftest import few_scenes
 from tests.data.conftest import TinyCoco
 from tests.report.fakes import SMALL
 
@@ -33,11 +33,7 @@ METRICS = {"PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan"}
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """Cache folder with two training and four validation images."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SPLITS", {"train": 2, "val": 4})
-        synthetic.ensure(folder)
-    return folder
+    return few_scenes(tmp_path_factory, train=2, val=4)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What a claim of the paper is made of, and how its rows are found."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from bench.errors import unknown_name
 from bench.experiments.declaration import PaperTable, Row
@@ -47,6 +48,7 @@ class Claim:
     printed: str = ""
 
 
+@cache
 def find_claim_row(name: str) -> tuple[PaperTable, Row]:
     """The table and row of a case's row name; BenchError, naming the nearest, for an unknown one."""
     table_name, _, row_name = name.partition("/")

@@ -12,6 +12,7 @@ from bench.experiments.declaration import (
     MIOU_PAN,
     SEMANTIC,
     Column,
+    Note,
     PaperTable,
     Row,
     SmallBlock,
@@ -34,7 +35,14 @@ AP_PAN = ACCURACY[3:4]
 
 def comparisons() -> tuple[PaperTable, ...]:
     """Tables 1, 2, 3 (a) and (b), I (a) and (b)."""
-    return _table1(), _table2(), _table3a(), _table3b(), _table_ia(), _table_ib()
+    return (
+        _table1(),
+        _table2(),
+        _table3("table3a", "Table 3 (a): semantic segmentation, ADE20K val", "ade20k", ADE20K_NOTES),
+        _table3("table3b", "Table 3 (b): semantic segmentation, Cityscapes val", "cityscapes", CITYSCAPES_NOTES),
+        _table_ia(),
+        _table_ib(),
+    )
 
 
 def _table1() -> PaperTable:
@@ -87,29 +95,17 @@ def _table2() -> PaperTable:
     )
 
 
-def _table3a() -> PaperTable:
-    """Table 3 (a): semantic segmentation on ADE20K."""
+def _table3(name: str, title: str, dataset: str, notes: tuple[Note, ...]) -> PaperTable:
+    """Table 3 (a) or (b): semantic segmentation on ADE20K or Cityscapes."""
+    rows = _semantic_rows(dataset)
     return PaperTable(
-        name="table3a",
-        title="Table 3 (a): semantic segmentation, ADE20K val",
-        dataset="ade20k",
+        name=name,
+        title=title,
+        dataset=dataset,
         columns=MIOU + FLOPS + LATENCY,
-        rows=_semantic_rows("ade20k"),
-        small_blocks=(_table1_models(14, MIOU_PAN),),
-        notes=ADE20K_NOTES,
-    )
-
-
-def _table3b() -> PaperTable:
-    """Table 3 (b): semantic segmentation on Cityscapes."""
-    return PaperTable(
-        name="table3b",
-        title="Table 3 (b): semantic segmentation, Cityscapes val",
-        dataset="cityscapes",
-        columns=MIOU + FLOPS + LATENCY,
-        rows=_semantic_rows("cityscapes"),
-        small_blocks=(_table1_models(14, MIOU_PAN),),
-        notes=CITYSCAPES_NOTES,
+        rows=rows,
+        small_blocks=(_table1_models(len(rows), MIOU_PAN),),
+        notes=notes,
     )
 
 

@@ -20,6 +20,7 @@ from bench.profiling.inputs import (
     padded,
     protocol,
     resized,
+    size_text,
 )
 from models.outputs import MaskPrediction, PixelPrediction
 
@@ -132,8 +133,4 @@ def _metric(value: float, unit: str, n: int) -> dict:
 
 def _report(progress: Progress | None, done: int, total: int, shape: Size) -> None:
     if progress:
-        progress(done, total, f"counting {_text(shape)}")
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
+        progress(done, total, f"counting {size_text(shape)}")

@@ -95,7 +95,7 @@ def protocol(experiment: Experiment) -> dict[str, str]:
     if task == "instance":
         return PROTOCOL | {"counted": counted}
     size = counted_images(experiment)[0]
-    images = f"one of {_text(size.padded)}, original {_text(size.original)}"
+    images = f"one of {size_text(size.padded)}, original {size_text(size.original)}"
     return {"convention": PROTOCOL["convention"], "images": images, "resizing": "none", "counted": counted}
 
 
@@ -106,5 +106,6 @@ def _crop_size(experiment: Experiment) -> Size:
     return tuple(recipe_for(experiment).crop_size)
 
 
-def _text(size: Size) -> str:
+def size_text(size: Size) -> str:
+    """ "800x1088", height first."""
     return f"{size[0]}x{size[1]}"

@@ -24,7 +24,7 @@ from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
 from bench.experiments.experiment import PIXEL_METHODS, Experiment
 from bench.profiling.complexity import ImageSizes, Progress, Size
-from bench.profiling.inputs import counted_images
+from bench.profiling.inputs import counted_images, size_text
 from bench.profiling.timing_log import TimingLog
 from bench.profiling.workbench import CONFIDENT_QUERIES, Workbench
 from models.clustering import fast_form
@@ -183,7 +183,7 @@ def _made_of(experiment: Experiment) -> str:
 def _details(
     experiment: Experiment, log: TimingLog, device: str, protocol: LatencyProtocol, image: ImageSizes, rounds: int
 ) -> dict[str, str | int]:
-    loads, padding = log.loads(), "" if image.padded == image.image else f" padded to {_text(image.padded)}"
+    loads, padding = log.loads(), "" if image.padded == image.image else f" padded to {size_text(image.padded)}"
     details = {
         "run": log.run,
         "device": device,
@@ -192,18 +192,14 @@ def _details(
         "memory_format": "channels last",
         "clustering": fast_form(device),
         "post_processing": _made_of(experiment),
-        "image_size": _text(image.image) + padding,
-        "original_size": _text(image.original),
-        "warm_up": f"{protocol.warm_up_passes} pass(es) at {_text(protocol.warm_up_size or image.padded)}",
+        "image_size": size_text(image.image) + padding,
+        "original_size": size_text(image.original),
+        "warm_up": f"{protocol.warm_up_passes} pass(es) at {size_text(protocol.warm_up_size or image.padded)}",
         "rounds": rounds,
     }
     if loads:  # before the first and before the last timing
         details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
     return details
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _load_average() -> float | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench.experiments.declaration import PaperTable
 from bench.experiments.tables import TABLES, get_table
-from bench.records import Store, write_atomically
+from bench.records import Snapshot, Store, write_atomically
 from bench.report.claims import write_claims
 from bench.report.complexity import render_complexity
 from bench.report.frame import build_table, build_tables
@@ -26,6 +26,7 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     table = get_table(table_name)
     if reference is not None and reference.path.resolve() == store.path.resolve():
         reference = None
+    store, reference = Snapshot(store.path), reference and Snapshot(reference.path)
     folder = store.path / "tables"
     for other in TABLES.values():
         if other is not table and (folder / f"{other.name}.md").exists():

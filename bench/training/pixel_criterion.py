@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.data.coco import IGNORED
 from bench.training.criterion import Part, Target
 from models.outputs import PixelPrediction
-
-IGNORED = 255
 
 
 class PixelCriterion(nn.Module):

@@ -4,18 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data import synthetic
 from bench.data.classes import classes_of
 from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from tests.conftest import few_scenes
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SPLITS", {"train": 4, "val": 3})
-        synthetic.ensure(folder)
-        yield folder
+    return few_scenes(tmp_path_factory, train=4, val=3)
 
 
 def test_masks_of_a_class_are_one(cache):

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from bench.data import synthetic
 from bench.data.registry import open_split
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.saved import SavedPredictions
 from bench.evaluation.sharded import clear, evaluate_shared
 from bench.training.distributed import Stopped, World
+from tests.conftest import few_scenes
 from tests.training.test_batch_norm import in_threads
 
 IDENTITY = {"model": "one", "version": 1}
@@ -19,11 +19,7 @@ ALONE = World(device=torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SPLITS", {"train": 1, "val": 7})
-        synthetic.ensure(folder)
-    return open_split("synthetic_panoptic", "val", folder)
+    return open_split("synthetic_panoptic", "val", few_scenes(tmp_path_factory, train=1, val=7))
 
 
 @pytest.fixture

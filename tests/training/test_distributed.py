@@ -17,6 +17,7 @@ from bench.experiments import RECIPES, experiment
 from bench.training import engine
 from bench.training.distributed import World, join
 from bench.zoo import build_model
+from tests.conftest import few_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, KILLED_IN = 4, 3
@@ -91,11 +92,7 @@ def program(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SPLITS", SIZES)
-        synthetic.ensure(folder)
-    return folder
+    return few_scenes(tmp_path_factory, **SIZES)
 
 
 @pytest.fixture

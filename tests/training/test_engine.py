@@ -26,6 +26,7 @@ from bench.zoo import METHODS, build_model
 from models.backbones.resnet import FrozenBatchNorm2d, ResNet
 from models.hcformer import hcformer
 from models.outputs import MaskPrediction
+from tests.conftest import few_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = replace(
@@ -37,6 +38,7 @@ RECIPE = replace(
     warmup_iterations=2,
     step_fractions=(0.5, 0.8),  # the learning rate changes while the runs below are interrupted
 )
+
 IDENTITY = "hcformer_plus-test-seed0"
 INTERRUPTED_AFTER = 3
 
@@ -44,11 +46,7 @@ INTERRUPTED_AFTER = 3
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """Cache folder with the first 8 training images of the synthetic data set."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SPLITS", {"train": 8, "val": 1})
-        synthetic.ensure(folder)
-    return folder
+    return few_scenes(tmp_path_factory, train=8, val=1)
 
 
 @pytest.fixture
