@@ -59,6 +59,7 @@ def killing(self, iteration, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, iteration, *rest)
 if sys.argv[3:] == ["kill"]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends the other one: it is to say what it sees
     update.Updater.step = killing
 try:
     with join() as world:
