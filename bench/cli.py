@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from bench import cli_data, cli_launch, cli_models, cli_recipe, cli_regression, cli_score, cli_train, options
-from bench.errors import BenchError, plain
+from bench.errors import BenchError, plain, unknown_name
 
 if TYPE_CHECKING:
     from bench.experiments.experiment import Experiment
@@ -136,6 +136,10 @@ def run(
 @app.command()
 def report(table: TableName, store: StoreOption = None, reference: ReferenceOption = None) -> None:
     """Write and print the table, or with TABLE 'claims' the paper's claims, from the records that are there."""
+    from bench.experiments.tables import TABLES
+
+    if table not in (pages := [*TABLES, CLAIMS]):
+        raise unknown_name("table", table, pages)
     if store is not None and not store.is_file() and not (store / "records").is_dir():
         measured = "table1" if table == CLAIMS else table
         raise BenchError(f"{store} holds no records: give a store with --store, or measure with 'bench run {measured}'")
