@@ -104,7 +104,7 @@ def measure_accuracy(
     found = evaluate_shared(
         lambda evaluator, index: predict_image(model, evaluator, val_set[index], resizing),
         val_set, folder, evaluated, world, on_image, execution.stop,
-        _prediction_writer(folder, experiment, seed, val_set, world),
+        prediction_writer(folder, experiment, f"seed {seed}", val_set, world),
     )  # fmt: skip
     if found is None:
         return None
@@ -157,19 +157,24 @@ def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> No
     write_weights({name: value.cpu() for name, value in model.state_dict().items()}, pack(facts), path)
 
 
-def _prediction_writer(folder: Path, experiment: Experiment, seed: int, dataset, world: World) -> PredictionWriter:
-    """Of all processes on the same folder, which the first one prepares."""
+def prediction_writer(folder: Path, experiment: Experiment, model: str, dataset, world: World) -> PredictionWriter:
+    """Of all processes on the same folder, which the first one prepares.
+
+    model: what tells it from others of the experiment, e.g. "seed 0". Predictions of another model or another
+    post-processing are removed: what was measured on them is not used either. Raises BenchError where `folder` cannot
+    be written.
+    """
     identity = {
         "dataset": experiment.dataset,
         "split": dataset.split,
-        "model": f"{experiment.key} seed {seed}",
+        "model": f"{experiment.key} {model}",
         "post_processing": POST_PROCESSING,
     }
     if not world.is_main:
         world.wait()
     try:
         writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
-    except BenchError:  # of another post-processing, before an upgrade: what it measured is not used either
+    except BenchError:
         shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
         writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
     if world.is_main:

@@ -1,21 +1,20 @@
 """Accuracy of a checkpoint that somebody else trained: evaluated here, nothing is trained."""
 
-import shutil
 import time
 from pathlib import Path
 
 import torch
 
-from bench.accuracy import PREDICTIONS, Progress, evaluate, percentages
+from bench.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.image_log import ImageLog
 from bench.evaluation.postprocess import POST_PROCESSING
-from bench.evaluation.predictions import PredictionWriter
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
 from bench.experiments.recipe import test_resizing
 from bench.profiling.complexity import count_parameters
 from bench.records import Store
+from bench.training.distributed import World
 from bench.training.engine import MEMORY_FORMAT
 from bench.weights.files import sha256
 from bench.weights.load import open_weights
@@ -77,7 +76,7 @@ def measure_released(
         progress(done, count, f"evaluated {done}/{count}")
 
     begun = time.monotonic()
-    predictions = _prediction_writer(folder / PREDICTIONS, experiment, facts["sha256"], val_set)
+    predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, World(device=device))
     metrics = percentages(evaluate(model, resizing, val_set, on_image, log, predictions), len(val_set))
     seconds = log.seconds + time.monotonic() - begun
     metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
@@ -87,17 +86,3 @@ def measure_released(
         "parameters": count_parameters(model),
     }
     return metrics, details
-
-
-def _prediction_writer(folder: Path, experiment: Experiment, digest: str, dataset) -> PredictionWriter:
-    identity = {
-        "dataset": experiment.dataset,
-        "split": dataset.split,
-        "model": f"{experiment.key} weights {digest}",
-        "post_processing": POST_PROCESSING,
-    }
-    try:
-        return PredictionWriter(folder, dataset, identity)
-    except BenchError:  # of other weights or another post-processing: the record of those is to be replaced
-        shutil.rmtree(folder, ignore_errors=True)
-    return PredictionWriter(folder, dataset, identity)
