@@ -83,10 +83,6 @@ def test_unknown_scale(bench, tmp_path, command):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistyped_claims(bench):
-    mistake(bench("report", "claim"), "unknown table 'claim'", "did you mean 'claims'?")
-
-
 # Plan
 
 

@@ -317,7 +317,7 @@ def test_readers_give_the_pictures(roots, name, split):
 # outlines
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
 def test_outlines_are_exact_for_pycocotools_and_pillow(mask):
     parts = list(outlines(mask))

@@ -95,7 +95,7 @@ SIDES = st.integers(1, 90)
 MODES = st.sampled_from(["scale", "shorter_side"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(SIDES, SIDES, st.integers(4, 70), st.integers(4, 70), MODES, st.booleans(), st.integers(0, 2**31))
 def test_augmentation_is_torchvisions(height, width, crop_height, crop_width, mode, disjoint, seed):
     sample = _random(height, width, disjoint)

@@ -142,7 +142,7 @@ def box_mask(box, size) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(things, detected), min_size=1, max_size=3))
 def test_any_instances(tmp_path_factory, scenes):
     """Overlapping boxes, crowds, images without objects or without detections, equal scores."""

@@ -71,7 +71,7 @@ def by_panopticapi(folder, images: dict[int, tuple], categories=CATEGORIES) -> d
     return values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(scenes, min_size=1, max_size=3))
 def test_any_label_maps(tmp_path_factory, drawn):
     """Void, crowds, images without segments, empty predictions, segments in pieces, wrong classes."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
@@ -16,7 +16,6 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(entries, max_size=8), st.sampled_from([None, 1, 4]), st.booleans(), st.integers(1, 60))
 def test_any_layout_in_any_pieces(tmp_path_factory, results, indent, ascii_only, chunk):
     path = tmp_path_factory.mktemp("results") / "instances.json"

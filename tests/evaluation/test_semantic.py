@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as cityscapes_evaluation
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -82,7 +82,6 @@ maps = arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 1, 2, 3, 255]))
 predicted = arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(maps, predicted), min_size=1, max_size=3))
 def test_definition(pairs):
     truth, labels = (np.concatenate([pair[side].reshape(-1) for pair in pairs]) for side in (0, 1))

@@ -76,7 +76,7 @@ def test_equals_the_dense_evaluation(size):
     torch.testing.assert_close(scatter(assignment), dense_cluster(fine, coarse, SCALE), rtol=1e-4, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.tuples(st.integers(1, 7), st.integers(1, 7)), st.floats(0.05, 5), st.integers(0, 1000))
 def test_rows_are_distributions_over_the_neighbours_in_the_map(size, scale, seed):
     fine, coarse = maps(size, batch=1, seed=seed)

@@ -64,7 +64,7 @@ def assert_same(results, **tolerance):
         torch.testing.assert_close(ours, theirs, **tolerance)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(**CASES, scale=st.sampled_from([0.1, -0.1, 1.0, -5.0, 1e-2, 1e-3]))
 def test_clustering_equals_the_reference(size, batch, channels, layout, seed, scale):
     fine = LAYOUTS[layout](random(batch, channels, *size, seed=seed))
@@ -73,7 +73,7 @@ def test_clustering_equals_the_reference(size, batch, channels, layout, seed, sc
     assert_same(both_forms(cluster, fine, coarse, scale), rtol=1e-7, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(**CASES)
 def test_decoding_equals_the_reference(size, batch, channels, layout, seed):
     masks = LAYOUTS[layout](random(batch, channels, *half(size), seed=seed))

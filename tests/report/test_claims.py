@@ -402,7 +402,7 @@ def test_report_claims(bench, tmp_path):
 
 def test_mistakes_are_one_line(bench, tmp_path):
     mistake(bench("report", "claims", "--store", tmp_path / "absent"), "holds no records", "bench run table1'")
-    mistake(bench("report", "claim", "--store", tmp_path / "absent"), "holds no records")
+    mistake(bench("report", "claim", "--store", tmp_path / "absent"), "unknown table 'claim'", "did you mean 'claims'?")
     path = Store(tmp_path).write(complexity())
     path.write_text("{")
     mistake(bench("report", "claims", "--store", tmp_path), str(path), "damaged")
