@@ -3,10 +3,6 @@
 Every split repeats `CASES`, so that what is awkward in the official files is met from six images a split on.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.data.generated import read_marker, write_folder
 from bench.data.layout_files import Picture, Segment, write_ade20k, write_cityscapes, write_coco
 from bench.data.scenes import CLASSES, STUFF, draw_scene
 from bench.errors import BenchError, unknown_name
@@ -67,62 +64,16 @@ def synthesize(name: str, root: Path, images: int = 8, progress: Callable[[int, 
         raise unknown_name("official layout", name, _LAYOUTS)
     if images < 1:
         raise BenchError(f"{images} images a split are none: ask for 1 or more")
-    layout, root = _LAYOUTS[name], Path(os.path.realpath(root))
+    layout = _LAYOUTS[name]
     marker = {"layout": layout.name, "images": images, "version": VERSION}
-    if _lies_there(root, marker):
-        return
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    except OSError as error:
-        raise BenchError(f"cannot write to {root.parent} ({error.strerror}): choose another folder") from error
-    try:
-        _write(layout, scratch / "new", images, progress)
-        (scratch / "new" / _MARKER).write_text(json.dumps(marker), encoding="utf-8")
-        _install(scratch / "new", root, marker)
-    except OSError as error:
-        raise BenchError(f"cannot write {root} ({error.strerror}): free space or choose another folder") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    write_folder(root, _MARKER, marker, lambda folder: _write(layout, folder, images, progress))
 
 
 def images_per_split(root: Path) -> int | None:
     """How many images a split `synthesize` wrote to `root`; None where it is not such a folder."""
-    try:
-        images = json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))["images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    marker = read_marker(Path(root) / _MARKER)
+    images = marker.get("images") if isinstance(marker, dict) else None
     return images if isinstance(images, int) else None
-
-
-def _lies_there(root: Path, marker: dict) -> bool:
-    """True where this very data set lies, False where there is nothing; BenchError for everything else."""
-    try:
-        found = json.loads((root / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        if _is_vacant(root):
-            return False
-        raise BenchError(f"{root} exists and is not an empty folder: choose another folder") from None
-    if found != marker:
-        raise BenchError(f"{root} holds another generated data set: delete it or choose another folder")
-    return True
-
-
-def _is_vacant(root: Path) -> bool:
-    try:
-        return not any(root.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return not root.exists()  # below a file: the folder cannot be made, which says so
-
-
-def _install(new: Path, root: Path, marker: dict) -> None:
-    try:
-        os.rename(new, root)
-    except OSError:
-        if not _lies_there(root, marker):  # else another process was faster
-            raise
 
 
 def _write(layout: _Layout, folder: Path, images: int, progress: Callable[[int, int], None] | None) -> None:

@@ -6,17 +6,14 @@ COCO, category ids have holes, so that a mix-up of category id and class index s
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from bench.data.generated import write_folder
 from bench.data.scenes import CLASSES, SIZE, THINGS, Scene, draw_scene
-from bench.errors import BenchError
 
 VERSION = 1  # raise it with every change of the pixels or labels: it names the data set in the records
 SPLITS = {"train": 400, "val": 100}
@@ -42,48 +39,7 @@ def generate(root: Path, progress: Callable[[int, int], None] | None = None) -> 
     The folder appears complete or not at all, and two processes may call this at once. `progress(done, total)` is
     called after every image. Raises BenchError where `root` holds something else or cannot be written.
     """
-    root = Path(root)
-    if _is_current(root):
-        return
-    if root.exists() and not (root / _MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise BenchError(f"{root} exists and is not a synthetic data set: choose another cache folder")
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    except OSError as error:
-        raise BenchError(f"cannot write to {root.parent} ({error.strerror}): choose another cache folder") from error
-    try:
-        _write(scratch / "new", progress)
-        _install(scratch, root)
-    except OSError as error:
-        raise BenchError(f"cannot write {root} ({error.strerror}): free space or choose another folder") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _is_current(root: Path) -> bool:
-    try:
-        return json.loads((root / _MARKER).read_text(encoding="utf-8")) == {"version": VERSION}
-    except (OSError, ValueError):
-        return False
-
-
-def _install(scratch: Path, root: Path) -> None:
-    """Rename scratch/new to root, replacing an older version; another process may do the same meanwhile."""
-    for attempt in range(10):
-        try:
-            os.rename(scratch / "new", root)
-            return
-        except OSError:
-            if _is_current(root):  # the other process was faster
-                return
-            if not root.exists():
-                raise
-        try:
-            os.rename(root, scratch / f"old{attempt}")
-        except FileNotFoundError:
-            pass
-    raise BenchError(f"{root} is being replaced over and over by another process: stop it and try again")
+    write_folder(root, _MARKER, {"version": VERSION}, lambda folder: _write(folder, progress), replace=True)
 
 
 def _write(folder: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -112,7 +68,6 @@ def _write(folder: Path, progress: Callable[[int, int], None] | None) -> None:
         things = _categories()[:NUM_THINGS]
         _dump({**common, "annotations": panoptic, "categories": _categories()}, annotations, f"panoptic_{split}")
         _dump({**common, "annotations": instances, "categories": things}, annotations, f"instances_{split}")
-    (folder / _MARKER).write_text(json.dumps({"version": VERSION}), encoding="utf-8")
 
 
 def _categories() -> list[dict]:

@@ -171,7 +171,7 @@ def test_interrupted_run_leaves_nothing(few, tmp_path):
 
 def test_other_files_are_never_replaced(few, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(BenchError, match="not a synthetic data set"):
+    with pytest.raises(BenchError, match="not an empty folder"):
         synthetic.generate(tmp_path)
     with pytest.raises(BenchError, match="cannot write"):
         synthetic.ensure(tmp_path / "mine.txt" / "below")

@@ -1,0 +1,81 @@
+"""Folders of generated files, which appear complete or not at all, whoever else writes the same at the same time."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.errors import BenchError
+
+
+def write_folder(root: Path, marker: str, content: dict, write: Callable[[Path], None], replace: bool = False) -> None:
+    """Have `write(folder)` make a folder, with `content` as JSON in its file `marker`, which then becomes `root`.
+
+    Nothing happens where `root` has that content already. replace: whether it may take the place of one with another
+    content. Raises BenchError where `root` holds anything else, and where it cannot be written.
+    """
+    root = Path(os.path.realpath(root))
+    if _lies_there(root, marker, content, replace):
+        return
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    except OSError as error:
+        raise BenchError(f"cannot write to {root.parent} ({error.strerror}): choose another folder") from error
+    try:
+        write(scratch / "new")
+        (scratch / "new" / marker).write_text(json.dumps(content), encoding="utf-8")
+        _install(scratch / "new", root, marker, content, replace)
+    except OSError as error:
+        raise BenchError(f"cannot write {root} ({error.strerror}): free space or choose another folder") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_marker(path: Path) -> object:
+    """Content of a marker file, None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _lies_there(root: Path, marker: str, content: dict, replace: bool) -> bool:
+    """True where this very content lies, False where `root` may be written; BenchError for everything else."""
+    found = read_marker(root / marker)
+    if found == content:
+        return True
+    if found is None and not _is_vacant(root):
+        raise BenchError(f"{root} exists and is not an empty folder: choose another folder")
+    if found is not None and not replace:
+        raise BenchError(f"{root} holds another generated data set: delete it or choose another folder")
+    return False
+
+
+def _is_vacant(root: Path) -> bool:
+    try:
+        return not any(root.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return not root.exists()  # below a file: the folder cannot be made, which says so
+
+
+def _install(new: Path, root: Path, marker: str, content: dict, replace: bool) -> None:
+    """Rename new to root; another process may do the same meanwhile."""
+    for attempt in range(10):
+        try:
+            os.rename(new, root)
+            return
+        except OSError:
+            if _lies_there(root, marker, content, replace):  # the other process was faster
+                return
+            if not replace or not root.exists():
+                raise
+        try:
+            os.rename(root, new.parent / f"old{attempt}")
+        except FileNotFoundError:
+            pass
+    raise BenchError(f"{root} is being replaced over and over by another process: stop it and try again")
