@@ -5,7 +5,7 @@ pixel or to one of its eight neighbours, so an assignment has nine entries, in r
 
 `cluster` and `decode` come in forms that compute the same: "reference", the definition, which is also the eager form;
 "compiled" (`models/shifted.py`), bound by memory, for which torch.compile has to find a compiler; "triton", fused
-kernels for CUDA (`models/triton_kernels.py`). Compilation takes half a minute once a process, so it must be asked for:
+kernels for CUDA (`models/triton_kernels/`). Compilation takes half a minute once a process, so it must be asked for:
 `use_form(model, fast_form(device))`.
 """
 
