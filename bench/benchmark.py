@@ -3,6 +3,8 @@
 import json
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,14 +12,17 @@ from tabulate import tabulate
 
 from bench import provenance
 from bench.experiments.experiment import experiment
-from bench.profiling.benchmark import IMAGE, METHODS, RATIOS, TRAINING_CROP, ratios, run_benchmark
+from bench.experiments.hashing import content_hash
+from bench.profiling.benchmark import GROUPS, IMAGE, METHODS, RATIOS, TRAINING_CROP, calls, ratios, timings
 from bench.profiling.complexity import network_flops
 from bench.profiling.copies import copies
 from bench.profiling.peak_memory import OPERATIONS, peak_memory
 from bench.records import write_atomically
 from bench.report.chart import draw_speed
 
+Progress = Callable[[int, int, str], None]
 CPU_ROUNDS, CUDA_ROUNDS = 5, 50
+_MEMORY = (*METHODS, *OPERATIONS)
 LABELS = {
     "clustering_over_listing": "clustering, fast / listing 1 of the paper",
     "decoding_over_listing": "decoding, fast / listing 2 of the paper",
@@ -28,18 +33,18 @@ LABELS = {
 }
 
 
-def benchmark(store: Path, progress) -> list[Path]:
-    """Measure everything on this machine's GPU, else its CPU; write `benchmark.json` and `figures/speed.png`."""
+def benchmark(store: Path, progress: Progress) -> list[Path]:
+    """Measure everything on this machine's GPU, else its CPU; write `benchmark.json` and `figures/speed.png`.
+
+    A part that is measured is kept in the store's `work/` until the end: a run that was killed goes on after it, unless
+    machine, software, commit or uncommitted edits differ. progress: called with the steps done, all steps, and a label.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     path, figure = store / "benchmark.json", store / "figures" / "speed.png"
     figure.parent.mkdir(parents=True, exist_ok=True)  # a store that cannot be written shows before minutes are spent
-    facts, begun = provenance.collect(), time.monotonic()
-    samples = run_benchmark(device, CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS, progress)
-    memory, wanted = {}, (*METHODS, *OPERATIONS)
-    for number, what in enumerate(wanted):
-        progress(number, len(wanted), f"memory of {what}")
-        memory[what] = peak_memory(what, device)
-    progress(0, 1, "counting copies")
+    facts, work = provenance.collect(), store / "work" / "benchmark.json"
+    results, seconds = _measure(_parts(device), work, progress)
+    samples = {name: values for group in GROUPS for name, values in results[group].items()}
     result = {
         "machine": {name: facts[name] for name in ("cpu", "cores", "threads", "gpu", "platform", "versions")},
         "protocol": f"R50, COCO panoptic, batch 1; networks at {IMAGE[0]}x{IMAGE[1]}, training at "
@@ -47,15 +52,47 @@ def benchmark(store: Path, progress) -> list[Path]:
         "to 200x336; timed in turns, ratios of medians (time over time: smaller is faster)",
         "ratios": ratios(samples),
         "median_ms": {name: statistics.median(values) for name, values in samples.items()},
-        "peak_memory_mib": memory,
-        "copies": copies(device),
+        "peak_memory_mib": {what: results[f"memory of {what}"] for what in _MEMORY},
+        "copies": results["copies"],
         "flops_g": {method: _flops(method) / 1e9 for method in METHODS},
         "samples": samples,
-        "provenance": facts | {"duration_s": time.monotonic() - begun},
+        "provenance": facts | {"duration_s": seconds},
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")
     draw_speed(result["flops_g"], {method: samples[method] for method in METHODS}, device, figure)
+    work.unlink(missing_ok=True)
     return [path, figure]
+
+
+def _parts(device: str) -> dict[str, tuple[int, Callable]]:
+    """Part -> (steps, function of a report that takes the steps done and a label), in their order."""
+    rounds = CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS
+    parts = {group: (calls(group, rounds), partial(timings, group, device, rounds)) for group in GROUPS}
+    parts |= {f"memory of {what}": (1, lambda report, what=what: peak_memory(what, device)) for what in _MEMORY}
+    return parts | {"copies": (1, lambda report: copies(device))}
+
+
+def _measure(parts: dict[str, tuple[int, Callable]], work: Path, progress: Progress) -> tuple[dict, float]:
+    """Results by part, and the seconds spent on them, those of earlier, killed runs included."""
+    context, done, total = content_hash(provenance.state()), 0, sum(steps for steps, _ in parts.values())
+    kept = _kept(work, context)
+    for name, (steps, measure) in parts.items():
+        progress(done, total, name)
+        if name not in kept:
+            begun = time.monotonic()
+            value = measure(lambda step, label, done=done: progress(done + step, total, label))
+            kept[name] = {"value": value, "seconds": time.monotonic() - begun}
+            write_atomically(work, json.dumps({"context": context, "parts": kept}))
+        done += steps
+    return {name: kept[name]["value"] for name in parts}, sum(kept[name]["seconds"] for name in parts)
+
+
+def _kept(work: Path, context: str) -> dict[str, dict]:
+    try:
+        kept = json.loads(work.read_text(encoding="utf-8"))
+        return kept["parts"] if kept["context"] == context else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def tables(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Where a measurement came from: code, software, machine, command, time."""
 
+import hashlib
 import os
 import platform
 import shlex
@@ -53,6 +54,15 @@ def git_state(folder: Path) -> tuple[str, bool | None]:
     return commit, None if status is None else bool(status)
 
 
+def state() -> dict:
+    """`collect` without what differs from call to call, and a hash of the uncommitted edits.
+
+    Timings taken under different states are of different programs or machines.
+    """
+    facts = {name: fact for name, fact in collect().items() if name not in ("command", "start")}
+    return facts | {"edits": _uncommitted(REPOSITORY) if facts["dirty"] else None}
+
+
 def cpu_name() -> str:
     """Model name of the processor, "unknown" where the system does not tell."""
     try:
@@ -71,6 +81,18 @@ def available_cores() -> int:
         return max(1, min(cores, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cores
+
+
+def _uncommitted(repository: Path) -> str:
+    """Hash of what differs from the commit: the changes of tracked files, and new Python files (results/ left out)."""
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", repository, *arguments], capture_output=True, timeout=30).stdout
+
+    digest = hashlib.sha256(git("diff", "HEAD", "--binary", "--", ".", ":(exclude)results"))
+    for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py").split(b"\0")[:-1]:
+        digest.update(name + b"\0" + (repository / os.fsdecode(name)).read_bytes())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from bench import benchmark
-from bench.profiling.benchmark import METHODS, RATIOS, interleaved, ratios
+from bench.profiling import benchmark as profiling
+from bench.profiling.benchmark import GROUPS, METHODS, RATIOS, interleaved, ratios
 from bench.profiling.listings import listing_1, listing_2
 from bench.profiling.peak_memory import OPERATIONS
 from models.clustering import cluster, decode
@@ -45,14 +46,24 @@ def test_listings_are_the_same_computation():
     torch.testing.assert_close(decode(coarse, ours), listing_2(coarse, ours))
 
 
-def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "run_benchmark", lambda device, rounds, progress: SAMPLES)
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: {"peak_mib": 900.0, "added_mib": 100.0})
-    monkeypatch.setattr(benchmark, "copies", lambda device: {"plain": COPIES, "fast": COPIES})
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    """Nothing is measured; the names of what would be, in their order."""
+    measured = []
+
+    def give(result, name=None):
+        return lambda what, *_: measured.append(name or what) or result
+
+    monkeypatch.setattr(benchmark, "timings", give(SAMPLES))
+    monkeypatch.setattr(benchmark, "peak_memory", give({"peak_mib": 900.0, "added_mib": 100.0}))
+    monkeypatch.setattr(benchmark, "copies", give({"plain": COPIES, "fast": COPIES}, "copies"))
     monkeypatch.setattr(benchmark, "_flops", lambda method: 10**9 * (1 + METHODS.index(method)))
-    monkeypatch.setattr(
-        benchmark.provenance, "collect", lambda: PROVENANCE | {"cores": 2, "threads": 2, "platform": "x"}
-    )
+    facts = PROVENANCE | {"cores": 2, "threads": 2, "platform": "x", "command": "x", "dirty": False}
+    monkeypatch.setattr(benchmark.provenance, "collect", lambda: facts)
+    return measured
+
+
+def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, measured):
     code, out, _ = bench("benchmark", "--store", tmp_path / "store")
     assert code == 0 and "network, HCFormer / MaskFormer" in out and "900.0" in out and "60.5" in out
     written = json.loads((tmp_path / "store" / "benchmark.json").read_text())
@@ -63,8 +74,45 @@ def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, monkey
         assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 10
 
 
+def test_a_killed_run_goes_on_after_the_last_part_that_it_measured(tmp_path, measured, monkeypatch):
+    def run(killed_at=None):
+        def progress(done, total, label):
+            assert 0 <= done < total
+            if label == killed_at:
+                raise KeyboardInterrupt
+
+        measured.clear()
+        return benchmark.benchmark(tmp_path, progress)
+
+    everything = [*GROUPS, *METHODS, *OPERATIONS, "copies"]
+    with pytest.raises(KeyboardInterrupt):
+        run("memory of listing 1")
+    assert measured == everything[: everything.index("listing 1")] and not (tmp_path / "benchmark.json").exists()
+    run()
+    assert measured == everything[everything.index("listing 1") :]
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert written["samples"] == SAMPLES and set(written["peak_memory_mib"]) == {*METHODS, *OPERATIONS}
+    run()
+    assert measured == everything  # a finished run leaves nothing to go on from
+    with pytest.raises(KeyboardInterrupt):
+        run("copies")
+    facts = benchmark.provenance.collect()
+    monkeypatch.setattr(benchmark.provenance, "collect", lambda: facts | {"commit": "another"})
+    run()
+    assert measured == everything
+
+
+def test_every_call_is_reported(monkeypatch):
+    functions = {"a": lambda: None, "b": lambda: None}
+    monkeypatch.setitem(profiling.GROUPS, "two", (lambda device: functions, 2))
+    reports = []
+    profiling.timings("two", "cpu", 3, lambda *report: reports.append(report))
+    labels = ["preparing two", *"ab" * 4]
+    assert reports == list(enumerate(labels)) and len(labels) - 1 == profiling.calls("two", 3)
+
+
 def test_a_store_that_cannot_be_written_shows_before_anything_is_timed(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "run_benchmark", lambda *_: pytest.fail("something was timed"))
+    monkeypatch.setattr(benchmark, "timings", lambda *_: pytest.fail("something was timed"))
     (tmp_path / "file").touch()
     code, out, errors = bench("benchmark", "--store", tmp_path / "file" / "store")
     assert (code, out) == (2, "") and f"error: {tmp_path / 'file'}" in errors

@@ -4,6 +4,7 @@ Everything of a group is timed in turns, so that slow phases of the machine hit 
 medians; raw samples are kept.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -33,7 +34,6 @@ RATIOS = {  # name -> (numerator, denominator)
     "train_step_hcformer_over_maskformer": ("train step hcformer", "train step maskformer"),
 }
 Functions = dict[str, Callable[[], object]]
-Progress = Callable[[int, int, str], None]
 
 
 def interleaved(
@@ -57,28 +57,24 @@ def interleaved(
     return samples
 
 
-def run_benchmark(device: str, rounds: int, progress: Progress) -> dict[str, list[float]]:
-    """All samples in ms by name: what RATIOS names, and the reference forms of clustering and decoding.
+def timings(group: str, device: str, rounds: int, report: Callable[[int, str], None]) -> dict[str, list[float]]:
+    """Samples in ms, by name, of one of GROUPS. report: called with the calls done, of `calls(group, rounds)`.
 
     rounds: of whole models and training steps; clustering and decoding take four times as many.
     """
-    groups: list[tuple[Callable[[str], Functions], int]] = [
-        (clustering_functions, 4 * rounds),
-        (model_functions, rounds),
-        (training_functions, rounds),
-    ]
-    samples: dict[str, list[float]] = {}
-    total, done = sum(_COUNTS[make.__name__] * (n + 1) for make, n in groups), 0
-    for make, n in groups:
+    make, done = GROUPS[group][0], itertools.count(1)
+    report(0, f"preparing {group}")
+    settle = make is clustering_functions
+    return interleaved(make(device), _rounds(group, rounds), device, lambda name: report(next(done), name), settle)
 
-        def report(name: str) -> None:
-            nonlocal done
-            done += 1
-            progress(done, total, name)
 
-        progress(done, total, f"preparing {make.__name__.removesuffix('_functions')}")
-        samples |= interleaved(make(device), n, device, report, settle=make is clustering_functions)
-    return samples
+def calls(group: str, rounds: int) -> int:
+    """How often `timings` calls something."""
+    return GROUPS[group][1] * (_rounds(group, rounds) + 1)
+
+
+def _rounds(group: str, rounds: int) -> int:
+    return 4 * rounds if GROUPS[group][0] is clustering_functions else rounds
 
 
 def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
@@ -157,7 +153,11 @@ def training_functions(device: str, mixed_precision: bool = False) -> Functions:
     return functions
 
 
-_COUNTS = {"clustering_functions": 6, "model_functions": len(METHODS), "training_functions": 2}
+GROUPS: dict[str, tuple[Callable[[str], Functions], int]] = {  # what makes the functions, and how many
+    "clustering": (clustering_functions, 6),
+    "networks": (model_functions, len(METHODS)),
+    "training steps": (training_functions, 2),
+}
 
 
 def _step(

@@ -6,11 +6,8 @@ nothing to do on those of a random model; it is timed on a fixed synthetic predi
 (`workbench.synthetic_prediction`).
 """
 
-import hashlib
-import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +20,7 @@ from bench import provenance
 from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
 from bench.experiments.experiment import PIXEL_METHODS, Experiment
+from bench.experiments.hashing import content_hash
 from bench.profiling.complexity import ImageSizes, Progress, Size
 from bench.profiling.inputs import counted_images, size_text
 from bench.profiling.timing_log import TimingLog
@@ -37,8 +35,6 @@ _MADE_OF = {  # what end to end contains besides the network, by task
     "semantic": f"labels of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
     "pixel": "the class logits brought to the original size and argmax",
 }
-# Without these, provenance says on which machine and software a timing was taken.
-_CHANGES_FREELY = ("command", "start")
 
 
 @dataclass(frozen=True)
@@ -211,19 +207,4 @@ def _load_average() -> float | None:
 
 
 def _context(device: str, protocol: LatencyProtocol, image: ImageSizes, keys: Sequence[str]) -> str:
-    facts = {name: fact for name, fact in provenance.collect().items() if name not in _CHANGES_FREELY}
-    edits = _uncommitted(provenance.REPOSITORY) if facts["dirty"] else None
-    text = json.dumps([facts, edits, device, asdict(protocol), asdict(image), list(keys)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _uncommitted(repository: Path) -> str:
-    """Hash of what differs from the commit: the changes of tracked files, and new Python files (results/ left out)."""
-
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", repository, *arguments], capture_output=True, timeout=30).stdout
-
-    digest = hashlib.sha256(git("diff", "HEAD", "--binary", "--", ".", ":(exclude)results"))
-    for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py").split(b"\0")[:-1]:
-        digest.update(name + b"\0" + (repository / os.fsdecode(name)).read_bytes())
-    return digest.hexdigest()
+    return content_hash([provenance.state(), device, asdict(protocol), asdict(image), list(keys)])
