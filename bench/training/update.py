@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.data.transforms import preprocess
 from bench.errors import BenchError
@@ -96,7 +97,7 @@ class Updater:
         images = preprocess(list(batch.images[own].to(self.device, non_blocking=True)))
         images = images.to(memory_format=MEMORY_FORMAT)
         targets = [
-            Target(labels.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True))
+            Target(labels.to(self.device, non_blocking=True), _padded(masks, images).to(self.device, non_blocking=True))
             for labels, masks in zip(batch.labels[own], batch.masks[own], strict=True)
         ]
         torch.manual_seed(derived_seed(f"model {part.images.start}", self.seed, iteration))
@@ -119,6 +120,12 @@ class Updater:
         self._scaler.step(self.optimiser)
         self._scaler.update()
         return norm
+
+
+def _padded(masks: Tensor, images: Tensor) -> Tensor:
+    """Masks [N, H, W] at the size of the padded images; what was added to those is of no mask."""
+    bottom, right = (padded - own for padded, own in zip(images.shape[-2:], masks.shape[-2:], strict=True))
+    return F.pad(masks, (0, right, 0, bottom)) if bottom or right else masks
 
 
 def explain(

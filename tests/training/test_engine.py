@@ -19,9 +19,10 @@ from bench.experiments import RECIPES, experiment
 from bench.training import engine
 from bench.training.batches import batch_indices, make_batch
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
-from bench.training.distributed import Stopped
+from bench.training.distributed import Stopped, World
 from bench.training.engine import Execution
 from bench.training.progress import LOG, Meter, StepReport, TrainingLog
+from bench.training.update import Updater
 from bench.zoo import METHODS, build_model
 from models.backbones.resnet import FrozenBatchNorm2d, ResNet
 from models.hcformer import hcformer
@@ -52,6 +53,28 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture
 def dataset(cache):
     return open_split("synthetic_panoptic", "train", cache)
+
+
+def test_a_crop_that_is_padded(dataset):
+    """Masks are padded as the image is: at its right and bottom, with nothing."""
+    recipe, seen = replace(RECIPE, crop_size=(50, 40)), []
+    batch = make_batch(dataset, recipe, 0, 0)
+
+    class Criterion(nn.Module):
+        count = staticmethod(lambda labels, masks: len(labels))
+
+        def forward(self, prediction, targets, part):
+            seen.append((prediction, targets))
+            return {"loss": prediction.sum()}
+
+    world = World(device=torch.device("cpu"))
+    updater = Updater(nn.Conv2d(3, 1, 1), recipe, 0, 10, world, [range(2)], "float32", Criterion())
+    updater.step(0, batch)
+    ((prediction, targets),) = seen
+    assert prediction.shape[-2:] == (64, 64)
+    for target, masks in zip(targets, batch.masks, strict=True):
+        assert target.masks.shape == (len(masks), 64, 64) and target.masks.dtype == torch.bool
+        assert torch.equal(target.masks[:, :50, :40], masks) and target.masks.sum() == masks.sum()
 
 
 @pytest.fixture
