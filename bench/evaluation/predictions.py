@@ -11,6 +11,7 @@ image, so that it can be stopped and can be shared by several processes.
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,9 +90,10 @@ class PredictionWriter:
             self._join("instances", "[\n", "\n]\n")
         write_atomically(self.folder / FACTS, json.dumps({**self._facts, "complete": True}, indent=1) + "\n")
         self._complete = True
-        for image in self._dataset.images:
-            self._part(image["id"]).unlink(missing_ok=True)
-        self._parts.rmdir()
+        shutil.rmtree(self._parts)
+        for folder in (self.folder, *(self.folder / name for name in _folders(self._dataset.task))):
+            for left in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
+                left.unlink()
 
     @property
     def _parts(self) -> Path:

@@ -141,6 +141,22 @@ def test_stopped_evaluation_goes_on_and_several_may_write(tmp_path, roots, saved
     assert rescore(dataset, tmp_path / "new") == rescore(dataset, folder)
 
 
+def test_evaluation_killed_while_it_wrote_goes_on_to_its_end(tmp_path, roots, saved):
+    dataset, folder, _ = saved["coco_panoptic"]
+    evaluator = make_evaluator(dataset)
+    writer = PredictionWriter(tmp_path / "new", dataset, identity("coco_panoptic", dataset))
+    for place in ("", "parts", "panoptic", "semantic"):  # names as those of tempfile
+        (tmp_path / "new" / place / ".000-x3k.tmp").write_text("half")
+    for index in range(COUNT):
+        writer.write(predict(evaluator, dataset, index))
+    writer.finish()
+
+    def files(root):
+        return sorted(path.relative_to(root) for path in root.rglob("*"))
+
+    assert files(tmp_path / "new") == files(folder)
+
+
 def test_folders_of_something_else_are_left_alone(tmp_path, saved):
     dataset, folder, _ = saved["ade20k"]
     before = (folder / "predictions.json").read_bytes()
