@@ -228,8 +228,8 @@ def main() -> None:
     except BenchError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:
-            raise
+        if error.filename is None:  # as of a full disk
+            _fail(f"{error.strerror or error}: free space or give another --store or --out")
         _fail(f"{error.filename}: {error.strerror}: make it writable or give another --store or --out")
 
 

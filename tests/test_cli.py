@@ -1,5 +1,7 @@
 """The command line as a user types it."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -177,6 +179,14 @@ def test_store_that_cannot_be_written(bench, tmp_path, monkeypatch, command):
     code, out, errors = bench(command, "table1", "--store", "file/store")
     assert errors.splitlines()[-1].startswith("error: file/store") and "--store" in errors
     assert code == 2 and "Traceback" not in errors
+
+
+def test_full_disk(bench, full, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write, with no file named
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    mistake(bench("report", "table1", "--store", full.path), "No space left on device", "free space")
 
 
 def test_tables_that_cannot_be_written(bench, full):

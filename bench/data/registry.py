@@ -54,11 +54,6 @@ class DatasetInfo:
         """The split that results are reported on."""
         return self.test_split or self.val_split
 
-    @property
-    def val_images(self) -> int | None:
-        """Official number of images of the validation split."""
-        return self.images.get(self.val_split)
-
 
 _COCO_IMAGES = {"train2017": 118_287, "val2017": 5000}
 _ADE20K_IMAGES = {"training": 20_210, "validation": 2000}

@@ -24,7 +24,8 @@ def peak_memory(what: str, device: str) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.profiling.peak_memory", what, device]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _GIVE_BACK)
     if done.returncode:
-        raise BenchError(f"the memory of {what} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+        reason = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise BenchError(f"the memory of {what} could not be measured: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

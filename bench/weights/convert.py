@@ -174,7 +174,9 @@ def write_weights(state: Mapping[str, Tensor], metadata: dict[str, str], out: Pa
         os.chmod(temporary, 0o644)
         os.replace(temporary, out)
     except (OSError, SafetensorError) as error:
-        raise BenchError(f"cannot write {out} ({one_line(error)}): free space or give another file with -o") from error
+        raise BenchError(
+            f"cannot write {out} ({one_line(error)}): free space, or give another file or store"
+        ) from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

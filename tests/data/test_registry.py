@@ -67,13 +67,13 @@ def test_splits_that_are_evaluated():
     camvid, ade20k = DATASETS["camvid"], DATASETS["ade20k"]
     assert (camvid.val_split, camvid.eval_split, camvid.splits) == ("val", "test", ("train", "val", "test"))
     assert (ade20k.eval_split, ade20k.splits) == ("validation", ("training", "validation"))
-    assert (ade20k.val_images, DATASETS["synthetic_panoptic"].val_images) == (2000, None)
+    assert ade20k.images["validation"] == 2000 and not DATASETS["synthetic_panoptic"].images
     assert all(set(info.images) in (set(info.splits), set()) for info in DATASETS.values())
 
 
 def test_official_number_of_coco_images(shared):
     sizes = (shared / "reference" / "coco_val2017_sizes.csv").read_text().splitlines()
-    assert DATASETS["coco_panoptic"].val_images == DATASETS["coco_instance"].val_images == len(sizes) - 1
+    assert {DATASETS[name].images["val2017"] for name in ("coco_panoptic", "coco_instance")} == {len(sizes) - 1}
 
 
 def test_fingerprint_of_panoptic_data_is_that_of_the_records(synthetic_root):
