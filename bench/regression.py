@@ -4,8 +4,10 @@ Function (small models with weights from a formula), complexity of a few rows, o
 each compared with the store, which is only read.
 """
 
+import fcntl
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments import Experiment, experiment, find_row, recipe_for
@@ -24,7 +26,10 @@ from bench.regression_checks import (
 from bench.runner import estimate, workers
 
 PARTS = ("function", "complexity", "training", "latency")
-ROWS = ("table1/hcformer-r50", "table1/maskformer-r50", "table1/mask2former-r50", "table1/hcformer-swin_s")
+ROWS = (
+    "table1/hcformer-r50", "table1/maskformer-r50", "table1/mask2former-r50", "table1/hcformer-swin_s",
+    "table2/mask_rcnn-r50", "table3a/segformer-mit_b2",
+)  # fmt: skip
 TRAINED, SEED = experiment("hcformer", "small", "synthetic_panoptic", "small"), 0
 TIMED = ("table1/hcformer-r50", "table1/maskformer-r50")  # the first over the second
 LATENCY_S = 60.0  # compilation included
@@ -42,11 +47,14 @@ def check(stored: Store, scratch: Store, parts: Sequence[str], show: Show, quiet
     if stored.path.resolve() == scratch.path.resolve():
         raise BenchError(f"{stored.path} is where the gate itself measures: give another store with --store")
     chosen = [part for part in PARTS if not parts or part in parts]
-    counted = {row: _get(stored, find_row(row), "complexity") for row in ROWS if "complexity" in chosen}
+    counted = {
+        row: _get(stored, find_row(row), "complexity", table=row.partition("/")[0])
+        for row in ROWS
+        if "complexity" in chosen
+    }
     seeds = recipe_for(TRAINED).seeds if "training" in chosen else ()
     trained = [_get(stored, TRAINED, "accuracy", seed) for seed in seeds]
     ratio = latency_ratio(*(_get(stored, find_row(row), "latency") for row in TIMED)) if "latency" in chosen else None
-    shutil.rmtree(scratch.path, ignore_errors=True)
     passed = True
 
     def tell(findings: Iterator[Finding]) -> None:
@@ -55,13 +63,28 @@ def check(stored: Store, scratch: Store, parts: Sequence[str], show: Show, quiet
             passed &= finding.state != "breach"
             show(finding)
 
-    if "function" in chosen:
-        tell(compare_function())
-    if counted or trained:
-        tell(_measure_side_by_side(counted, trained, scratch, quiet))
-    if ratio is not None:
-        tell(_measure_latency(ratio, scratch, quiet))
+    with _alone(scratch):
+        if "function" in chosen:
+            tell(compare_function())
+        if counted or trained:
+            tell(_measure_side_by_side(counted, trained, scratch, quiet))
+        if ratio is not None:
+            tell(_measure_latency(ratio, scratch, quiet))
     return passed
+
+
+@contextmanager
+def _alone(scratch: Store) -> Iterator[None]:
+    """With the folder emptied; BenchError while another gate uses it."""
+    path = scratch.path.with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"another 'bench regression' measures in {scratch.path}: wait for it to end") from None
+        shutil.rmtree(scratch.path, ignore_errors=True)
+        yield
 
 
 def _measure_side_by_side(
@@ -70,12 +93,17 @@ def _measure_side_by_side(
     """Training and counting, a core each; the training, first, is the longest."""
     wanted = [Measurement(TRAINED, "accuracy", SEED)] if trained else []
     wanted += [Measurement(record.experiment, "complexity") for record in counted.values()]
-    yield from _run([(_job(m, scratch), estimate(m, {})) for m in wanted], workers(), scratch, quiet)
-    for row, record in counted.items():  # where counting failed, that was told
-        if (now := scratch.get(record.experiment, "complexity")) is not None:
+    failures = list(_run([(_job(m, scratch), estimate(m, {})) for m in wanted], workers(), scratch, quiet))
+    yield from failures
+    for row, record in counted.items():
+        if now := scratch.get(record.experiment, "complexity"):
             yield compare_complexity(row, now, record)
-    if trained and (now := scratch.get(TRAINED, "accuracy", SEED)) is not None:
+        elif not failures:
+            yield Finding("breach", "complexity", f"{row}: not measured")
+    if now := trained and scratch.get(TRAINED, "accuracy", SEED):
         yield from compare_training(now, trained)
+    elif trained and not failures:
+        yield Finding("breach", "training", "not measured")
 
 
 def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Finding]:
@@ -104,9 +132,9 @@ def _job(m: Measurement, scratch: Store) -> Job:
     return Job(m.kind, (m.experiment,), str(scratch.path), m.seed, force=True, command=("bench", "regression"))
 
 
-def _get(store: Store, what: Experiment, kind: str, seed: int | None = None) -> Record:
+def _get(store: Store, what: Experiment, kind: str, seed: int | None = None, table: str = "table1") -> Record:
     record = store.get(what, kind, seed)
     if record is None or not record.is_current:
         path, state = store.record_path(what, kind, seed), "is missing" if record is None else "is of another recipe"
-        raise BenchError(f"record {path} {state}: measure it with 'bench run table1 --store {store.path}'")
+        raise BenchError(f"record {path} {state}: measure it with 'bench run {table} --store {store.path}'")
     return record

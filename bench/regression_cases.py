@@ -1,4 +1,5 @@
-"""Small models with weights from a formula, and what they returned when they agreed with the reference implementation.
+"""Small models with weights from a formula, and what they returned when they agreed with the reference implementation
+(per-pixel ones: with torchvision's and transformers' heads).
 
 A guard against changes of the function that needs neither data nor ../shared (tests/parity.py is the comparison with
 the reference itself). `python -m bench.regression_cases` writes the numbers anew: only after `tests/test_parity.py`
@@ -13,14 +14,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from baselines.fpn import fpn
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
+from baselines.per_pixel import DILATED_STAGES, deeplabv3, pspnet
 from bench.errors import one_line
 from bench.training.criterion import SetCriterion, Target
+from bench.training.pixel_criterion import PixelCriterion
 from models.backbones.resnet import ResNet
 from models.backbones.swin import Swin
 from models.deformable import DeformableDownsampling
 from models.hcformer import hcformer
+from models.outputs import PixelPrediction
+from models.per_pixel import hc_deeplabv3, hc_fcn_32s, hc_pspnet
 
 EXPECTED = Path(__file__).with_suffix(".json")
 # Of an output's largest value, of a loss's own. Weights changed by 3e-7 of themselves, more than rounding differs
@@ -30,6 +36,7 @@ SEED = 3  # of the losses' random points: with these no matching is so close tha
 KEPT = 12  # numbers of each output that the file holds
 SIZES = {"decoder_layers": 2, "num_queries": 6, "channels": 32, "heads": 4, "hidden": 48}
 TINY_SWIN = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
+ASPP = {"atrous_rates": (1, 2, 3), "channels": 16}
 Outputs = dict[str, list[float]]  # by output; a loss is an output of one number
 
 
@@ -54,6 +61,14 @@ def tiny_mask2former(drop_path_rate: float = 0.0) -> nn.Module:
     return mask2former(5, Swin(**TINY_SWIN, drop_path_rate=drop_path_rate), 10, **sizes)
 
 
+def _dilated() -> nn.Module:
+    return ResNet((1, 1, 1, 1), width=8, dilated_stages=DILATED_STAGES)
+
+
+def _deformable() -> nn.Module:
+    return ResNet((1, 1, 1, 1), width=8, deformable_level=3)
+
+
 CASES: dict[str, Callable[[], nn.Module]] = {
     "deformable downsampling": lambda: DeformableDownsampling(nn.Conv2d(3, 8, 3, stride=2, padding=1)),
     **{f"hcformer, level {n}": lambda n=n: _hcformer(n, deformable=True) for n in range(4)},
@@ -65,6 +80,12 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "maskformer, swin": tiny_maskformer,
     "mask2former": lambda: mask2former(5, ResNet((1, 1, 1, 1), width=8), 6, 2, 2, 32, 4, 48, 48),
     "mask2former, swin": tiny_mask2former,
+    "fpn": lambda: fpn(5, ResNet((1, 1, 1, 1), width=8), auxiliary=True, channels=32),
+    "pspnet": lambda: pspnet(5, _dilated()),
+    "deeplabv3": lambda: deeplabv3(5, _dilated(), **ASPP),
+    "hc_fcn_32s": lambda: hc_fcn_32s(5, _deformable(), auxiliary=True),
+    "hc_pspnet": lambda: hc_pspnet(5, _deformable()),
+    "hc_deeplabv3": lambda: hc_deeplabv3(5, _deformable(), **ASPP),
 }
 
 
@@ -97,6 +118,8 @@ def measure(name: str) -> Outputs:
         prediction = model.eval()(image())
     if isinstance(prediction, Tensor):  # of a layer
         return {"output": _some(prediction)}
+    if isinstance(prediction, PixelPrediction):
+        return _of_pixels(model, prediction)
     measured = {"class_logits": _some(prediction.class_logits), "mask_logits": _some(prediction.mask_logits)}
     measured |= {f"assignment {i}": _some(a) for i, a in enumerate(prediction.assignments)}
     rows, columns = torch.arange(70)[:, None], torch.arange(100)
@@ -104,6 +127,17 @@ def measure(name: str) -> Outputs:
     target = Target(torch.tensor([1, 3]), nn.functional.pad(masks, (0, 28, 0, 26)))
     torch.manual_seed(SEED)
     losses = SetCriterion(5, 64)(model.train()(image()), [target])
+    return measured | {name: [losses[name].item()] for name in sorted(losses)}
+
+
+def _of_pixels(model: nn.Module, prediction: PixelPrediction) -> Outputs:
+    """Losses in training where there is an auxiliary head; else as tested: one image is too few for pooled norms."""
+    measured = {"logits": _some(prediction.logits)}
+    measured |= {f"assignment {i}": _some(a) for i, a in enumerate(prediction.assignments)}
+    columns = torch.arange(100).expand(70, 100)
+    target = Target(torch.tensor([1, 3]), nn.functional.pad(torch.stack((columns < 40, columns > 50)), (0, 28, 0, 26)))
+    torch.manual_seed(SEED)
+    losses = PixelCriterion()(model.train(model.auxiliary_head is not None)(image()), [target])
     return measured | {name: [losses[name].item()] for name in sorted(losses)}
 
 

@@ -97,14 +97,15 @@ def compare_training(now: Record, then: Sequence[Record]) -> Iterator[Finding]:
 
 
 def compare_latency(over: Record, under: Record, stored: float, last: bool) -> Finding:
-    """The ratio is at most a quarter above the stored one. last: whether a breach counts."""
-    ratio, limit, seconds = latency_ratio(over, under), SLOWER * stored, over.provenance["duration_s"]
-    state = "ok" if ratio <= limit else "breach" if last else "again"
+    """The ratio is the stored one within a quarter: above, the first is slower than it was; below, the second. last:
+    whether a breach counts."""
+    ratio, low, high = latency_ratio(over, under), stored / SLOWER, SLOWER * stored
+    state = "ok" if low <= ratio <= high else "breach" if last else "again"
     names = " / ".join(f"{r.experiment.method} {r.experiment.backbone}" for r in (over, under))
     times = " / ".join(f"{r.metrics['latency_network']['value']:.0f}" for r in (over, under))
     n = over.metrics["latency_network"]["n"]
-    text = f"{names}: {times} ms = {ratio:.3f}, n = {n} (allowed {limit:.3f}, stored {stored:.3f})"
-    return Finding(state, "latency", text, seconds)
+    text = f"{names}: {times} ms = {ratio:.3f}, n = {n} (allowed {low:.3f} to {high:.3f}, stored {stored:.3f})"
+    return Finding(state, "latency", text, over.provenance["duration_s"])
 
 
 def latency_ratio(over: Record, under: Record) -> float:

@@ -14,6 +14,7 @@ from bench.profiling import complexity, handles
 from bench.records import Store
 from bench.regression_checks import compare_complexity, compare_function, compare_latency, compare_training
 from bench.training.criterion import SetCriterion
+from bench.training.pixel_criterion import PixelCriterion
 from models import deformable
 from tests.report import fakes
 
@@ -38,7 +39,7 @@ def test_wrong_offset_order(monkeypatch):
     lines = breaches(compare_function())
     assert [line.partition(":")[0] for line in lines] == [
         "deformable downsampling", "hcformer, level 1", "hcformer, level 2", "hcformer, level 3",
-        "hcformer, standard decoder", "hcformer+",
+        "hcformer, standard decoder", "hcformer+", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3",
     ], "the models with DCNv2, and no other"  # fmt: skip
     assert lines[0].startswith("deformable downsampling: output differs by ")
 
@@ -50,17 +51,31 @@ def test_dropped_loss_term(monkeypatch, term):
         SetCriterion, "forward",
         lambda *arguments: {name: x for name, x in right(*arguments).items() if not name.startswith(term)},
     )  # fmt: skip
-    where = "7 of 12 models, first: hcformer, level 1"  # those with clustering
+    where = "7 of 18 models, first: hcformer, level 1"  # those with clustering
     if term != "loss_scale":
-        where = "12 of 12 models, first: hcformer, level 0"
+        where = "12 of 18 models, first: hcformer, level 0"
     assert breaches(compare_function()) == [f"{term} is gone (in {where})"]
 
 
 def test_loss_term_without_weight(monkeypatch):
     monkeypatch.setattr(SetCriterion.__init__, "__defaults__", (12544, 2.0, 5.0, 0.0, 0.1, 0.1))
     assert breaches(compare_function()) == [
-        "loss_dice differs by 1.0e+00 (in 12 of 12 models, first: hcformer, level 0)"
+        "loss_dice differs by 1.0e+00 (in 12 of 18 models, first: hcformer, level 0)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("term", "where"),
+    [("loss_pixel", "6 of 18 models, first: fpn"), ("loss_auxiliary", "2 of 18 models, first: fpn"),
+     ("loss_scale", "3 of 18 models, first: hc_fcn_32s")],
+)  # fmt: skip
+def test_dropped_loss_term_of_pixels(monkeypatch, term, where):
+    right = PixelCriterion.forward
+    monkeypatch.setattr(
+        PixelCriterion, "forward",
+        lambda *arguments: {name: x for name, x in right(*arguments).items() if name != term},
+    )  # fmt: skip
+    assert breaches(compare_function()) == [f"{term} is gone (in {where})"]
 
 
 class PoolHere:
@@ -171,8 +186,22 @@ def test_latency_may_be_a_quarter_slower():
     slow = fakes.latency(median=626.0)
     assert compare_latency(slow, under, 0.5, last=False).state == "again"
     assert compare_latency(slow, under, 0.5, last=True).state == "breach"
+    assert compare_latency(fakes.latency(median=401.0), under, 0.5, last=True).state == "ok"
+    assert compare_latency(fakes.latency(median=399.0), under, 0.5, last=True).state == "breach", "MaskFormer is slower"
     with pytest.raises(BenchError, match="not of one run on a CPU"):
         compare_latency(fakes.latency(run="b"), under, 0.5, last=True)
+
+
+def test_what_was_not_measured_is_a_breach(counted, monkeypatch):
+    """Also where the pool tells of no failure."""
+    monkeypatch.setattr(PoolHere, "run", lambda self: [])
+    assert breaches(counted()) == [f"{ROW}: not measured"]
+
+
+def test_one_gate_at_a_time(counted, tmp_path):
+    with regression._alone(Store(tmp_path / "scratch")), pytest.raises(BenchError, match="another .* wait for it"):
+        counted()
+    assert not breaches(counted())
 
 
 def test_reference_store_has_what_the_gate_compares_with(monkeypatch, tmp_path):
