@@ -23,6 +23,7 @@ from bench.experiments.notes import (
     ABLATION_NOTES,
     DEFORMABLE,
     PLAIN_DOWNSAMPLING_NOTES,
+    PQ_NOTES,
     QUERIES_NOTES,
     STANDARD_DECODER_NOTES,
     SWIN_S_NOTES,
@@ -88,7 +89,7 @@ def _is_default(what: Experiment) -> bool:
 def _small_block(rows: Sequence[Row], small: Sequence[Row], columns: tuple[Column, ...] = ACCURACY) -> SmallBlock:
     """The rows of small models, numbered on after the paper's."""
     numbered = tuple(replace(row, number=number) for number, row in enumerate(small, start=len(rows) + 1))
-    return SmallBlock(numbered, columns, ABLATION_NOTES)
+    return SmallBlock(numbered, columns, PQ_NOTES if columns == ACCURACY else ABLATION_NOTES)
 
 
 def _hcformer(

@@ -7,6 +7,7 @@ from bench.experiments.declaration import (
     COMPLEXITY,
     FLOPS,
     INSTANCE,
+    LABELS,
     LATENCY,
     MIOU,
     MIOU_PAN,
@@ -18,6 +19,7 @@ from bench.experiments.declaration import (
     SmallBlock,
     built,
 )
+from bench.experiments.experiment import experiment
 from bench.experiments.notes import (
     ADE20K_NOTES,
     CITYSCAPES_NOTES,
@@ -134,11 +136,16 @@ def _table_ia() -> PaperTable:
 def _table_ib() -> PaperTable:
     """Table I (b): per-pixel classification on Cityscapes."""
     methods = ("fcn_32s", "fpn", "hc_fcn_32s", "pspnet", "hc_pspnet", "deeplabv3", "hc_deeplabv3")
-    return _per_pixel("tableIb", "Table I (b): per-pixel classification, Cityscapes val", "cityscapes", methods)
+    plain = experiment("hc_fcn_32s", "small", "synthetic_semantic", "small", downsampling="conv")
+    alone = Row(2 * len(methods) + 1, f"{LABELS['hc_fcn_32s']}, convolution", LABELS["small"], plain)
+    return _per_pixel("tableIb", "Table I (b): per-pixel classification, Cityscapes val", "cityscapes", methods, alone)
 
 
-def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...]) -> PaperTable:
-    """Latencies are compared between a head on clusters and the same head on pixels, where the table has both."""
+def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...], *more: Row) -> PaperTable:
+    """Latencies are compared between a head on clusters and the same head on pixels, where the table has both.
+
+    more: rows of small models that the paper does not have.
+    """
     numbered = enumerate(methods, start=len(methods) + 1)
     small = tuple(built(number, method, "small", "synthetic_semantic", "small") for number, method in numbered)
     plain = [method.removeprefix("hc_") for method in methods]
@@ -150,6 +157,6 @@ def _per_pixel(name: str, title: str, dataset: str, methods: tuple[str, ...]) ->
         dataset=dataset,
         columns=SEMANTIC + LATENCY,
         rows=tuple(replace(row, base=base) for row, base in zip(rows, bases, strict=True)),
-        small_blocks=(SmallBlock(small, SEMANTIC, SMALL_PER_PIXEL_NOTES),),
+        small_blocks=(SmallBlock((*small, *more), SEMANTIC, SMALL_PER_PIXEL_NOTES),),
         notes=PER_PIXEL_NOTES,
     )

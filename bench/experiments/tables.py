@@ -4,6 +4,7 @@ The published numbers stand in `results/published/<name>.csv`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments.ablations import ablations
@@ -35,7 +36,8 @@ def find_row(name: str) -> Experiment:
     """The experiment of the row TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50, table1/hcformer+-swin_l.
 
     Where rows of one table have that in common, their data set follows, and where they share that too, the factor
-    that the table varies: table5/hcformer-r50-layers16, tableIV/hcformer-r50-coco_panoptic-queries20.
+    that the table varies: table5/hcformer-r50-layers16, tableIV/hcformer-r50-coco_panoptic-queries20. Plain
+    convolutions beside DCNv2: tableIb/hc_fcn_32s-small-conv.
     Raises BenchError, naming the nearest row, for an unknown one.
     """
     table, slash, row = name.partition("/")
@@ -71,4 +73,7 @@ def _name(experiment: Experiment, others: Sequence[Experiment]) -> str:
         name += f"-{experiment.dataset}"
         alike = [e for e in alike if e.dataset == experiment.dataset]
     varied = [word for word, factor in FACTORS.items() if len({getattr(e, factor) for e in alike}) > 1]
-    return name + "".join(f"-{word}{getattr(experiment, FACTORS[word])}" for word in varied)
+    name += "".join(f"-{word}{getattr(experiment, FACTORS[word])}" for word in varied)
+    plain = experiment.downsampling == "conv" and any(replace(e, downsampling="conv") == experiment for e in alike
+                                                      if e != experiment)  # fmt: skip
+    return f"{name}-conv" if plain else name

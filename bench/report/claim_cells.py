@@ -23,7 +23,9 @@ class Line:
 
 
 def place_text(line: Line) -> str:
-    """Sections of the claim and the table of the case's first row: "3.2, E.2; Tab. 3 (a)"."""
+    """Sections of the claim and the table of the case's first row, "3.2, E.2; Tab. 3 (a)", unless none prints it."""
+    if line.claim.printed:
+        return line.claim.sections
     name = line.case.rows[0].partition("/")[0]
     table = name.removeprefix("table") if name.startswith("table") else ""
     if table[-1:] in ("a", "b"):

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 
 from bench.experiments.claim import GROUPS, find_claim_row
 from bench.experiments.claims import CLAIMS
@@ -11,9 +10,9 @@ from bench.experiments.declaration import PaperTable, Row
 from bench.records import Record, Store, write_atomically
 from bench.report.claim_cells import Line, details_text, here_text, marked_text, paper_text, place_text
 from bench.report.decisions import COLUMNS, DECISIONS, FAILS, decide, decide_printed, printed_values
-from bench.report.frame import by_experiment
+from bench.report.frame import by_experiment, left_out
 from bench.report.published import load_published
-from bench.report.text import head_lines, machine, markdown_table, threads
+from bench.report.text import head_lines, machine, markdown_table, threads, wrap_prose
 
 SEMANTICS = (
     "A claim *holds* (*does not hold*) where every choice of one measured value from each side, of one seed where it "
@@ -39,13 +38,12 @@ NOT_LISTED = (
     "with one decoder layer, fewer iterations, undersegmentation, interpretability, and what the paper prefers or "
     "recommends."
 )
-WIDTH = 120  # of prose, in a terminal
 
 
 def write_claims(store: Store) -> Path:
     """Write the page from records alone; returns its path. Raises BenchError on a damaged record or published file."""
     path = store.path / "claims.md"
-    write_atomically(path, render_claims(store))
+    write_atomically(path, wrap_prose(render_claims(store)))
     return path
 
 
@@ -53,11 +51,11 @@ def render_claims(store: Store) -> str:
     """The whole page as markdown."""
     lines = decide_claims(store)
     used = _records(lines)
-    parts = ["# The paper's claims", "\n".join(head_lines(used)), *_stale(store)]
-    parts += [*map(_wrapped, (SEMANTICS, READING, SMALL_SCALE)), _summary(lines), *_failing(lines)]
+    parts = ["# The paper's claims", "\n".join(head_lines(used)), *_left_out(store)]
+    parts += [SEMANTICS, READING, SMALL_SCALE, _summary(lines), *_failing(lines)]
     for group in GROUPS:
         parts += _group(group, [line for line in lines if line.claim.group == group])
-    return "\n\n".join([*parts, _wrapped(NOT_LISTED)]) + "\n"
+    return "\n\n".join([*parts, NOT_LISTED]) + "\n"
 
 
 def decide_claims(store: Store) -> list[Line]:
@@ -79,14 +77,9 @@ def _rows() -> list[tuple[PaperTable, Row]]:
     return list(map(find_claim_row, sorted(names)))
 
 
-def _stale(store: Store) -> list[str]:
+def _left_out(store: Store) -> list[str]:
     keys = {row.experiment.key for _, row in _rows() if row.experiment}
-    stale = sum(r.experiment.key in keys and not r.is_current for r in store.load_all())
-    return [f"Left out: {stale} accuracy record(s), made with another recipe than today's."] if stale else []
-
-
-def _wrapped(text: str) -> str:
-    return fill(text, WIDTH, subsequent_indent="  " if text.startswith("- ") else "", break_on_hyphens=False)
+    return left_out(record for record in store.load_all() if record.experiment.key in keys)
 
 
 def _records(lines: Sequence[Line]) -> list[Record]:
@@ -96,7 +89,11 @@ def _records(lines: Sequence[Line]) -> list[Record]:
 
 
 def _summary(lines: Sequence[Line]) -> str:
-    rows = [_counts("the paper's own figures", [line.printed for line in lines if line.printed])]
+    printed = [line for line in lines if line.printed]
+    rows = [
+        _counts("the paper's own figures, its sentences", [line.printed for line in printed if line.claim.sections]),
+        _counts("the paper's own figures, no sentence", [line.printed for line in printed if not line.claim.sections]),
+    ]
     scales = {scale: [line for line in lines if line.case.scale == scale] for scale in ("paper", "small")}
     for name, kind in (("counted (FLOPs)", "complexity"), ("timed (latency)", "latency"), ("accuracy", "accuracy")):
         of_kind = [line for line in scales["paper"] if COLUMNS[line.case.metric].kind == kind]
@@ -116,7 +113,7 @@ def _failing(lines: Sequence[Line]) -> list[str]:
         ("Does not hold by the paper's own figures", [line for line in lines if line.printed == FAILS]),
         ("Does not hold by records", [line for line in lines if line.outcome.decision == FAILS]),
     ]
-    return [f"{text}:\n\n" + "\n".join(map(_wrapped, _named(failing))) for text, failing in texts if failing]
+    return [f"{text}:\n\n" + "\n".join(_named(failing)) for text, failing in texts if failing]
 
 
 def _named(lines: Sequence[Line]) -> list[str]:
@@ -145,8 +142,8 @@ def _group(title: str, lines: Sequence[Line]) -> list[str]:
         rows.append([text, place_text(line), line.case.label, paper_text(line), marked_text(line.printed), here,
                      marked_text(line.outcome.decision, line.outcome.reason)])  # fmt: skip
     headers = ["claim", "place", "case", "paper", "by itself", "here", "decision"]
-    footnotes = "\n".join(_wrapped(f"- [{n}] {note}") for n, note in enumerate(notes, start=1))
-    parts = [f"## {title}", _wrapped(_units(lines)), markdown_table(headers, rows)]
+    footnotes = "\n".join(f"- [{n}] {note}" for n, note in enumerate(notes, start=1))
+    parts = [f"## {title}", _units(lines), markdown_table(headers, rows)]
     return [*parts, footnotes] if notes else parts
 
 

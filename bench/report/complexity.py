@@ -53,7 +53,7 @@ def error_text(comparison: Comparison | None) -> str:
     """ "+1.2 %", empty where nothing was counted."""
     if comparison is None or comparison.error is None:
         return ""
-    return f"{round(comparison.error, 1) + 0.0:+.1f} %"  # plus 0.0: no "-0.0"
+    return f"{comparison.error:+z.1f} %"  # z: no "-0.0"
 
 
 def render_complexity(frames: Mapping[str, pd.DataFrame], store: Store) -> str:

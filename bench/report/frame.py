@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.experiments.declaration import Column, PaperTable, Row
 from bench.experiments.experiment import Experiment
+from bench.experiments.recipe import recipe_for
 from bench.records import Record, Store
 from bench.report.published import load_published
 from bench.report.verdict import RELEASED, verdict
@@ -81,12 +82,28 @@ def _frame(table: PaperTable, store: Store, ours: dict, theirs: dict) -> pd.Data
 
 
 def by_experiment(store: Store | None) -> dict[str, list[Record]]:
-    """Experiment key -> its current records."""
+    """Experiment key -> its records that count: current ones, of the recipe's seeds."""
     groups: dict[str, list[Record]] = {}
     for record in store.load_all() if store else []:
-        if record.is_current:
+        if counts(record):
             groups.setdefault(record.experiment.key, []).append(record)
     return groups
+
+
+def counts(record: Record) -> bool:
+    """Whether it is current and, if of a seed, of one of the recipe's: who may add seeds at will may choose them."""
+    return record.is_current and (record.kind != "accuracy" or record.seed in recipe_for(record.experiment).seeds)
+
+
+def left_out(records: Iterable[Record]) -> list[str]:
+    """What a page says of records that do not count, a line each kind."""
+    ignored = [record for record in records if not counts(record)]
+    extra = sum(record.is_current for record in ignored)
+    stale = len(ignored) - extra
+    return [
+        *([f"Left out: {stale} accuracy record(s), made with another recipe than today's."] if stale else []),
+        *([f"Left out: {extra} accuracy record(s) of seeds that are not the recipe's."] if extra else []),
+    ]
 
 
 @cache

@@ -1,15 +1,17 @@
 """The latency block: times on this machine, the paper's where it prints them, and ratios to a row of the table."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
 import pandas as pd
 
 from bench.experiments.declaration import LABELS, PaperTable, Row
+from bench.experiments.experiment import COUNTED_ONLY
 from bench.records import Record
 from bench.report.text import align, machine, markdown_table, number, threads, with_range
 
 MIN_SAMPLES_FOR_P90 = 10  # of fewer, a 90th percentile says no more than the highest
+SOURCES = {"paper": ("published",), "ours": ("measured", "reference")}
 COARSE_FROM_MS = 100  # columns with nothing faster are shown in whole milliseconds
 
 
@@ -24,16 +26,16 @@ def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> 
     names = ["#", "method", "backbone", "n"]
     texts = [["" if pd.isna(cell["n"]) else str(cell["n"]) for cell in judged]]
     for column, lines in of_column.items():
-        digits = _digits(lines, column.digits)
+        digits = {source: _digits(lines, sources, column.digits) for source, sources in SOURCES.items()}
         names += [column.label]
         texts += [_times(lines, digits)]
-        p90 = [_p90(cells[row.number, f"{column.metric}_p90"], digits) for row in table.rows]
+        p90 = [_p90(cells[row.number, f"{column.metric}_p90"], digits["ours"]) for row in table.rows]
         if any(p90):
             names += ["p90"]
             texts += [p90]
         if ratios:
             names += ["ratio"]
-            texts += [[_ratio(table, row, column.metric, by_key) for row in table.rows]]
+            texts += [align([_ratios(table, cells, row, column.metric, by_key) for row in table.rows])]
     if ratios and any(column.metric == "flops" for column in table.columns):
         names += ["FLOPs ratio"]
         texts += [[_flops_ratio(table, cells, row) for row in table.rows]]
@@ -66,9 +68,10 @@ def _note(table: PaperTable, records: Collection[Record], p90: bool, compared: s
         f"ms per image, `{paper}median (lowest..highest) [reference]`{percentile}; the reference is of its own machine."
     ]
     if compared:
+        how = " (`paper → measured`)" if printed else ""
         sentences.append(
-            f"Ratio: to {compared}, median of the ratios of each round, formed only between timings of one run. "
-            "The paper prints none."
+            f"Ratio{how}: to {compared}, median of the ratios of each round, formed only between timings of one run."
+            + ("" if printed else " The paper prints no latencies.")
         )
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
@@ -111,17 +114,17 @@ def _facts(record: Record) -> dict[str, str]:
     return {name: value for name, value in plain.items() if name not in ("run", "rounds")}  # rounds are n
 
 
-def _digits(lines: Sequence[dict], digits: int) -> int:
-    values = [line[name] for line in lines for name in ("published", "measured", "reference") if pd.notna(line[name])]
+def _digits(lines: Sequence[dict], names: Sequence[str], digits: int) -> int:
+    values = [line[name] for line in lines for name in names if pd.notna(line[name])]
     return 0 if values and min(values) >= COARSE_FROM_MS else digits
 
 
-def _times(lines: Sequence[dict], digits: int) -> list[str]:
+def _times(lines: Sequence[dict], digits: Mapping[str, int]) -> list[str]:
     parts = []
     for line in lines:
-        value = with_range(line["measured"], line["min"], line["max"], line["n"], digits)
-        paper = f"{number(line['published'], digits)} →".removeprefix(" →")
-        parts.append([paper, value, f"[{number(line['reference'], digits)}]".replace("[]", "")])
+        value = with_range(line["measured"], line["min"], line["max"], line["n"], digits["ours"])
+        paper = f"{number(line['published'], digits['paper'])} →".removeprefix(" →")
+        parts.append([paper, value, f"[{number(line['reference'], digits['ours'])}]".replace("[]", "")])
     return align(parts)
 
 
@@ -129,11 +132,14 @@ def _p90(cell: dict, digits: int) -> str:
     return number(cell["measured"], digits) if pd.notna(cell["n"]) and cell["n"] >= MIN_SAMPLES_FOR_P90 else ""
 
 
-def _ratio(table: PaperTable, row: Row, metric: str, by_key: dict[str, Record]) -> str:
+def _ratios(table: PaperTable, cells: dict, row: Row, metric: str, by_key: dict[str, Record]) -> tuple[str, str]:
+    """Of the printed latencies, with an arrow, and of those measured here; each empty where there is none."""
     base = table.base_of(row)
-    pair = [by_key.get(r.experiment.key) for r in (row, base)] if base else [None, None]
-    ratios = round_ratios(*pair, metric)
-    return number(median(ratios), 2) if ratios else ""
+    if base is None:
+        return "", ""
+    ratios = round_ratios(*(by_key.get(r.experiment.key) for r in (row, base)), metric)
+    paper = cells[row.number, metric]["published"] / cells[base.number, metric]["published"]
+    return f"{number(paper, 2)} →".removeprefix(" →"), number(median(ratios), 2) if ratios else ""
 
 
 def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> list[float]:
@@ -150,6 +156,6 @@ def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> lis
 
 def _flops_ratio(table: PaperTable, cells: dict, row: Row) -> str:
     base = table.base_of(row)
-    if base is None:
-        return ""
+    if base is None or row.experiment.method in COUNTED_ONLY:
+        return ""  # COUNTED_ONLY: the most that it could be, beside no latency
     return number(cells[row.number, "flops"]["measured"] / cells[base.number, "flops"]["measured"], 2)

@@ -7,7 +7,7 @@ import pandas as pd
 from bench.experiments.declaration import LABELS, Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.best import BOLD, best_cells
-from bench.report.frame import by_experiment
+from bench.report.frame import by_experiment, counts, left_out
 from bench.report.latency import latency_block
 from bench.report.released import released_notes
 from bench.report.small import small_block
@@ -40,23 +40,18 @@ def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, refere
     """
     keys, kinds = keys_of(table), table.kinds
     records = records_of(table, store)
-    current = [record for record in records if record.is_current]
+    current = list(filter(counts, records))
     ours, theirs = by_experiment(store), by_experiment(reference)
     cells = {(line["row"], line["metric"]): line for line in frame.to_dict("records")}
     bold = best_cells(table, cells)
     head = head_lines(current)
     if other := [record for key in sorted(keys) for record in theirs.get(key, []) if record.kind in kinds]:
         head.append(reference_line(other))
-    parts = [f"# {table.title}", "\n".join(head)]
-    if len(records) > len(current):
-        stale = len(records) - len(current)
-        parts.append(f"Left out: {stale} accuracy record(s), made with another recipe than today's.")
+    parts = [f"# {table.title}", "\n".join(head), *left_out(records)]
     if table.rows:
         parts += _paper_part(table, cells, bold, ours, theirs, current)
     else:
         parts.append("Nothing here is printed in the paper: small models, trained and tested by this program alone.")
-    if not table.small_blocks:
-        parts.append("No experiments with small models belong to this table yet.")
     for block in table.small_blocks:
         said = set(parts)  # a note that several blocks share is printed once
         parts += [part for part in small_block(block, cells, bold, ours, theirs) if part not in said]
@@ -177,5 +172,5 @@ def _complexity_verdict(cell: dict) -> str:
     if cell["verdict"] != "reproduced":
         return cell["verdict"]
     if cell["tolerance"].endswith("%"):
-        return f"reproduced ({100 * (cell['measured'] / cell['published'] - 1):+.1f} %)"
-    return f"reproduced ({cell['measured'] - cell['published']:+.2f} {cell['unit']})"
+        return f"reproduced ({100 * (cell['measured'] / cell['published'] - 1):+z.1f} %)"
+    return f"reproduced ({cell['measured'] - cell['published']:+z.2f} {cell['unit']})"

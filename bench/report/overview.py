@@ -13,14 +13,15 @@ from bench.report.complexity import METRICS, comparisons, error_text, largest, n
 from bench.report.text import head_lines, markdown_table, number
 from bench.report.verdict import CATEGORIES, PART, RELEASED, category
 
+_KINDS = {"complexity": "counts", "latency": "latencies", "accuracy": "accuracies"}
 PAGES = ("complexity.md", "claims.md")
 Frames = Mapping[str, pd.DataFrame]  # table name -> frame of `build_table`
 READING = (
     "A cell is one metric of one row: *reproduced* or *off* (a count, or the median of three seeds, within or outside "
     "the tolerance), *too few seeds* (one or two), *other scale* (a small model: nothing is printed for it), *other "
     "device* (a latency: the paper's machine was another), *no published value* (measured, not printed), *not "
-    "measured* (also every cell of a method that is not built here). 90th percentiles are not counted again. The "
-    "errors are the largest of the table, in percent of the printed count."
+    "measured* (also every cell of a method that is not built here). 90th percentiles are not counted again. A model "
+    "counts in every table where it stands. Errors are in percent of the printed count."
 )
 
 
@@ -58,9 +59,19 @@ def _counts(folder: Path, frames: Frames) -> str:
         rows.append([_table_link(folder, name), *(str(counts[name][c]) for c in shown), *errors, _files(folder, name)])
     everything = [comparison for frame in frames.values() for comparison in comparisons(frame)]
     errors = [error_text(largest(c for c in everything if c.metric == metric)) for metric in METRICS]
+    for kind, label in _KINDS.items():
+        of_kind = Counter(category(v) for name, frame in frames.items() for v in _of_kind(name, frame, kind).verdict)
+        nothing = [""] * len(errors)
+        rows.append([f"all, {label}", *(str(of_kind[c]) for c in shown), *nothing, ""])
     rows.append(["all", *(str(total[c]) for c in shown), *errors, ""])
-    labels = [f"{label} error" for label, _, _ in METRICS.values()]
+    labels = [f"largest {label} error" for label, _, _ in METRICS.values()]
     return markdown_table(["table", *shown, *labels, "files"], rows)
+
+
+def _of_kind(name: str, frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    table = TABLES[name]
+    columns = (*table.columns, *(column for block in table.small_blocks for column in block.columns))
+    return frame[frame.metric.isin({column.metric for column in columns if column.kind == kind})]
 
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from textwrap import fill
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from bench.records import Record
 LEFT_ALIGNED = ("#", "method", "backbone", "run", "verdict", "store", "tables")
 LEFT_ALIGNED += ("table", "row", "metric", "pages", "files", "why")
 LEFT_ALIGNED += ("claim", "place", "case", "by itself", "decision")
+WIDTH = 120  # of prose, in a terminal
 MOST_SOURCES = 3  # machines or commits named in the head of a page
 
 
@@ -23,6 +25,17 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
         cells = zip(line, widths, left, strict=True)
         lines.append(" | ".join(text.ljust(w) if side else text.rjust(w) for text, w, side in cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def wrap_prose(page: str) -> str:
+    """A page of markdown with its prose wrapped; headings and tables stay as they are."""
+    lines = [line if line.startswith(("#", "|")) or not line else _wrapped(line) for line in page.split("\n")]
+    return "\n".join(lines)
+
+
+def _wrapped(line: str) -> str:
+    indent = "  " if line.startswith("- ") else ""
+    return fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def number(value: float | None, digits: int) -> str:

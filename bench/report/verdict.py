@@ -58,8 +58,8 @@ def difference_text(published: Published, measured: float) -> str:
     """`difference` with sign and unit: "+1.2 %", "+0.75 M", or "-0.4" (points of a percentage)."""
     gap = difference(published, measured)
     if published.relative:
-        return f"{gap:+.1f} %"
-    return f"{gap:+.1f}" if published.unit == "%" else f"{gap:+.2f} {published.unit}"
+        return f"{gap:+z.1f} %"  # z: no "-0.0"
+    return f"{gap:+z.1f}" if published.unit == "%" else f"{gap:+z.2f} {published.unit}"
 
 
 def category(verdict: str) -> str:

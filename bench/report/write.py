@@ -7,10 +7,11 @@ from bench.experiments.tables import TABLES, get_table
 from bench.records import Snapshot, Store, write_atomically
 from bench.report.claims import write_claims
 from bench.report.complexity import render_complexity
-from bench.report.frame import build_table, build_tables
+from bench.report.frame import build_table, build_tables, counts
 from bench.report.latex import render_latex
 from bench.report.markdown import records_of, render_markdown
 from bench.report.overview import render_overview
+from bench.report.text import wrap_prose
 
 GIT_IGNORED_STORE = "local"
 
@@ -40,10 +41,10 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
 def _write_table(table: PaperTable, store: Store, reference: Store | None) -> list[Path]:
     frame = build_table(table, store, reference)
     folder = store.path / "tables"
-    current = [record for record in records_of(table, store) if record.is_current]
+    current = list(filter(counts, records_of(table, store)))
     texts = {
         folder / f"{table.name}.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        folder / f"{table.name}.md": render_markdown(table, frame, store, reference),
+        folder / f"{table.name}.md": wrap_prose(render_markdown(table, frame, store, reference)),
         folder / f"{table.name}.tex": render_latex(table, frame, current),
     }
     for path, text in texts.items():
@@ -54,7 +55,7 @@ def _write_table(table: PaperTable, store: Store, reference: Store | None) -> li
 def write_complexity(store: Store) -> Path:
     """Write `<store>/complexity.md`: every count that the paper prints beside ours."""
     path = store.path / "complexity.md"
-    write_atomically(path, render_complexity(build_tables(TABLES.values(), store), store))
+    write_atomically(path, wrap_prose(render_complexity(build_tables(TABLES.values(), store), store)))
     return path
 
 
@@ -63,5 +64,5 @@ def write_overview(results: Path) -> Path:
     folders = [path.parent for path in sorted(results.glob("*/records")) if path.parent.name != GIT_IGNORED_STORE]
     path = results / "README.md"
     frames = {folder: build_tables(TABLES.values(), Store(folder)) for folder in folders}
-    write_atomically(path, render_overview(frames))
+    write_atomically(path, wrap_prose(render_overview(frames)))
     return path

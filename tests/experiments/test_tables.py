@@ -39,7 +39,7 @@ MEASURED = {
     "table4": (4, 4, 12, 12),
     "table5": (5, 5, 15, 15),
     "tableIa": (0, 4, 12, 12),
-    "tableIb": (0, 7, 21, 21),
+    "tableIb": (0, 7, 21, 24),
     "tableIIa": (4, 4, 12, 12),
     "tableIIb": (4, 4, 12, 12),
     "tableIII": (2, 2, 6, 15),
