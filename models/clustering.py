@@ -72,12 +72,16 @@ def decode(masks: Tensor, assignment: Tensor, form: str = "reference") -> Tensor
 
 
 def fast_form(device: torch.device | str) -> str:
-    """The fastest form on a device: "triton" on CUDA where Triton is installed, else "compiled"."""
-    if torch.device(device).type != "cuda":
-        return "compiled"
-    from models import triton_kernels
+    """The fastest form on a device: "triton" on CUDA where Triton is installed, else "compiled".
 
-    return "triton" if triton_kernels.is_available() else "compiled"
+    "reference" once it has shown that no compiler works.
+    """
+    if torch.device(device).type == "cuda":
+        from models import triton_kernels
+
+        if triton_kernels.is_available():
+            return "triton"
+    return "reference" if shifted.Compiled.works is False else "compiled"
 
 
 def use_form(model: nn.Module, form: str) -> nn.Module:

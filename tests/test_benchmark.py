@@ -68,6 +68,7 @@ def test_command_writes_json_and_chart_and_prints_ratios(bench, tmp_path, measur
     assert code == 0 and "network, HCFormer / MaskFormer" in out and "900.0" in out and "60.5" in out
     written = json.loads((tmp_path / "store" / "benchmark.json").read_text())
     assert written["ratios"] == ratios(SAMPLES) and written["samples"] == SAMPLES
+    assert written["clustering"] == "compiled" and "decoding that ran: compiled." in out
     assert written["machine"]["cpu"] and written["provenance"]["commit"]
     assert written["flops_g"] == {method: 1.0 + i for i, method in enumerate(METHODS)}
     with Image.open(tmp_path / "store" / "figures" / "speed.png") as picture:

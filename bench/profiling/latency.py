@@ -122,7 +122,7 @@ def measure_latency(
             report(key)
             network_ms, end_to_end_ms = bench.time(key)
             now = time.perf_counter()
-            log.append(done, key, network_ms, end_to_end_ms, now - mark, load)
+            log.append(done, key, network_ms, end_to_end_ms, now - mark, load, fast_form(device))
             mark = now
         done += 1
     report("timed")
@@ -186,7 +186,7 @@ def _details(
         "batch": 1,
         "weights": "random",
         "memory_format": "channels last",
-        "clustering": fast_form(device),
+        "clustering": log.clustering(),
         "post_processing": _made_of(experiment),
         "image_size": size_text(image.image) + padding,
         "original_size": size_text(image.original),

@@ -32,14 +32,16 @@ class TimingLog:
         return timing in self._lines
 
     def append(
-        self, round_: int, key: str, network_ms: float, end_to_end_ms: float, cost_s: float, load: float | None
-    ) -> None:
+        self, round_: int, key: str, network_ms: float, end_to_end_ms: float, cost_s: float, load: float | None,
+        clustering: str,
+    ) -> None:  # fmt: skip
         """cost_s: wall time spent for this timing, with whatever had to be prepared for it.
 
-        load: the machine's load average before all that, None where it does not tell.
+        load: the machine's load average before all that, None where it does not tell. clustering: the form that ran.
         """
         numbers = dict(zip(_NUMBERS, (network_ms, end_to_end_ms, cost_s), strict=True))
         line = {"context": self.context, "run": self.run, "round": round_, "key": key, **numbers, "load": load}
+        line["clustering"] = clustering
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines[round_, key] = line
@@ -51,6 +53,10 @@ class TimingLog:
     def loads(self) -> list[float]:
         """Load averages before the timings, in their order, where known."""
         return [line["load"] for line in self._lines.values() if line["load"] is not None]
+
+    def clustering(self) -> str:
+        """The form of clustering that ran; several where the parts of a run found one compiler and none."""
+        return ", ".join(sorted({line["clustering"] for line in self._lines.values()}))
 
     def spent_s(self) -> float:
         """Wall time that all timings took, over all parts of the run."""
@@ -76,7 +82,7 @@ def _parse(text: str) -> dict | None:
     try:
         line = json.loads(text)
         numbers = all(isinstance(line[name], float) and 0 <= line[name] < float("inf") for name in _NUMBERS)
-        names = all(isinstance(line[name], str) for name in ("context", "run", "key"))
+        names = all(isinstance(line[name], str) for name in ("context", "run", "key", "clustering"))
         numbers = numbers and (line["load"] is None or isinstance(line["load"], float))
         return line if numbers and names and isinstance(line["round"], int) else None
     except (ValueError, TypeError, KeyError):

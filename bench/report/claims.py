@@ -127,8 +127,14 @@ def _note(lines: Sequence[Line]) -> str:
     """The note of the claim of these lines, and where its latencies were timed."""
     timed = [record for record in _records(lines) if record.kind == "latency"]
     devices = dict.fromkeys("a CPU" if record.details["device"] == "cpu" else "a GPU" for record in timed)
-    how = f"Timed here on {' and '.join(devices)}, with the fast clustering." if devices else ""
+    how = f"Timed here on {', '.join([' and '.join(devices), *_forms(timed)])}." if timed else ""
     return f"{lines[0].claim.note} {how}".strip()
+
+
+def _forms(timed: Sequence[Record]) -> list[str]:
+    """Forms of clustering that latencies are of."""
+    forms = dict.fromkeys(record.details.get("clustering") for record in timed)
+    return [f"clustering {form}" for form in forms if form]
 
 
 def _group(title: str, lines: Sequence[Line]) -> list[str]:
@@ -166,7 +172,6 @@ def _units(lines: Sequence[Line]) -> str:
         return "Percent."
     timed = _records(lines)
     machines = dict.fromkeys(machine(record.provenance) for record in timed)
-    forms = dict.fromkeys(str(r.details["clustering"]) for r in timed if r.details.get("clustering"))
-    facts = [*machines, *filter(None, [threads(timed)]), *(f"clustering {form}" for form in forms)]
+    facts = [*machines, *filter(None, [threads(timed)]), *_forms(timed)]
     text = "End to end, ms per image and their ratio (median of the rounds' ratios)."
     return f"{text} Here: {', '.join(facts)}." if timed else text

@@ -120,7 +120,7 @@ def test_under_autocast():
             torch.testing.assert_close(cluster(fine, coarse, torch.tensor([0.1]), form), plain, rtol=0, atol=1e-2)
 
 
-def test_model_gives_the_same_in_either_form():
+def test_model_gives_the_same_in_either_form(monkeypatch):
     from models.backbones.resnet import small_resnet
 
     torch.manual_seed(0)
@@ -135,6 +135,8 @@ def test_model_gives_the_same_in_either_form():
     with pytest.raises(ValueError, match="none of reference, compiled, triton"):
         use_form(model, "fast")
     assert fast_form("cpu") == "compiled"
+    monkeypatch.setattr(shifted.Compiled, "works", False)
+    assert fast_form("cpu") == "reference"
 
 
 COMPILED = """

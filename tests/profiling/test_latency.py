@@ -18,6 +18,7 @@ from bench.profiling import latency
 from bench.profiling.complexity import ImageSizes
 from bench.profiling.latency import LatencyProtocol, measure_latency, summarise, timed_image
 from bench.profiling.workbench import Workbench, post_process, synthetic_prediction
+from models import shifted
 from models.outputs import MaskPrediction, PixelPrediction
 
 EXPERIMENTS = [experiment(m, "small", "synthetic_panoptic", "small") for m in ("hcformer", "maskformer", "mask2former")]
@@ -98,6 +99,15 @@ def test_details_are_plain_facts(tmp_path, monkeypatch):
         "load_average": "0.5 to 2.1",
     }
     assert {name: details[name] for name in expected} == expected
+
+
+def test_details_name_the_form_of_clustering_that_ran(tmp_path, monkeypatch):
+    """Also where the process that writes the record has timed nothing itself."""
+    monkeypatch.setattr(shifted.Compiled, "works", False)  # no compiler was found
+    assert run(tmp_path / "log", Recorder())[KEYS[0]].details["clustering"] == "reference"
+    monkeypatch.setattr(shifted.Compiled, "works", None)
+    recorder = Recorder()
+    assert run(tmp_path / "log", recorder)[KEYS[0]].details["clustering"] == "reference" and not recorder.passes
 
 
 def test_a_machine_without_load_average(tmp_path, monkeypatch):

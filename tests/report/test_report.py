@@ -391,9 +391,8 @@ def test_latency_note_states_the_protocol_and_threads(tmp_path):
 
 def test_made_up_latency_details_are_those_of_the_profiler():
     profiler = pytest.importorskip("bench.profiling.latency")
-    log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5])
-    details = profiler._details(R50, log, "cpu", profiler.CPU_PROTOCOL, profiler.COCO_IMAGE, 3)
-    assert details == LATENCY_DETAILS | {"clustering": details["clustering"]}
+    log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5], clustering=lambda: "compiled")
+    assert profiler._details(R50, log, "cpu", profiler.CPU_PROTOCOL, profiler.COCO_IMAGE, 3) == LATENCY_DETAILS
 
 
 def test_notes_stand_below_their_blocks(full):
