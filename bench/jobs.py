@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.experiment import experiment as make_experiment
+from bench.forced import is_older
 from bench.records import Record, Store
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Job:
 
     seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
     weights: the checkpoint of "released".
-    force: measure also what is there already.
+    since: seconds since the epoch; what is older than that is measured again, see `bench.forced`.
     """
 
     kind: str
@@ -49,7 +50,7 @@ class Job:
     budget_s: float = 0.0
     data_root: str | None = None
     weights: str | None = None
-    force: bool = False
+    since: float | None = None
     command: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -131,7 +132,7 @@ def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) ->
     is_main = execution is None or execution.world.is_main
     while True:
         with store.claim(job.experiments[0], job.kind, job.seed) if is_main else nullcontext(False) as mine:
-            state = BUSY if not mine else WANTED if job.force or not _is_done(job, store) else DONE
+            state = BUSY if not mine else DONE if _is_done(job, store) else WANTED
             if execution is not None:
                 state = int(execution.world.gather(state)[0])
             if state == WANTED:
@@ -145,6 +146,8 @@ def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) ->
 
 
 def _is_done(job: Job, store: Store) -> bool:
+    if any(is_older(store.record_path(e, job.kind, job.seed), job.since) for e in job.experiments):
+        return False
     if job.kind == "released":
         from bench.released import is_done
 
@@ -174,8 +177,7 @@ def _latency(job: Job, store: Store, report: Reporter) -> None:
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if job.force:
-        scratch.unlink(missing_ok=True)
+    _drop_older(scratch, job.since)
     results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
     facts["duration_s"] = time.monotonic() - begun
     for experiment in job.experiments:
@@ -197,8 +199,7 @@ def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | 
         from bench.training.engine import Execution
 
         execution = Execution(micro_batch=IMAGES_AT_ONCE)
-    if job.force and (execution is None or execution.world.is_main):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    _drop_older(folder / CHECKPOINT, job.since)
     result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
     if result is None:  # the first process has it
         return
@@ -216,11 +217,18 @@ def _released(job: Job, store: Store, report: Reporter) -> None:
     experiment = job.experiments[0]
     facts = provenance.collect(list(job.command))
     folder = store.scratch_dir(experiment, "released")
+    _drop_older(folder / LOG, job.since)
     root = Path(job.data_root) if job.data_root else None
     metrics, details = measure_released(experiment, Path(job.weights), folder, root, report)
     facts["duration_s"] = metrics["evaluation_seconds"]["value"]
     store.write(Record(experiment, "released", metrics, facts, details=details), force=True)
-    (folder / LOG).unlink()  # also with force it is kept up to here: nothing in it was ever recorded
+    (folder / LOG).unlink()
+
+
+def _drop_older(path: Path, since: float | None) -> None:
+    """Remove the work of an earlier run than the forced one."""
+    if is_older(path, since):
+        path.unlink()
 
 
 def _end_with_the_runner() -> None:

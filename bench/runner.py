@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import forced
 from bench.experiments.declaration import Measurement, PaperTable
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import timed_together
+from bench.forced import is_older
 from bench.jobs import Job
 from bench.pool import JobPool
 from bench.provenance import available_cores
@@ -82,14 +84,18 @@ def run(
     table: PaperTable, store: Store, scale: str = "small", data_root: Path | None = None, force: bool = False,
     quiet: bool = False,
 ) -> list[str]:  # fmt: skip
-    """Measure what is missing or stale (everything with force); returns one line for each job that failed.
+    """Measure what is missing or stale; returns one line for each job that failed.
+
+    force: measure everything again, or what is left of that where an earlier forced run was stopped.
 
     Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
     after the other (`timed_together`): ratios need one run, so one missing record means that its whole group is timed.
     """
-    planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
+    name = f"{table.name}-{scale}"
+    since = forced.begin(store, name) if force else None
+    planned = [p for p in plan(table, store, scale) if p.state != "done" or _is_older(p.measurement, store, since)]
     command = tuple(["bench", *sys.argv[1:]])
-    common = {"store": str(store.path), "force": force, "command": command}
+    common = {"store": str(store.path), "since": since, "command": command}
     single = [
         (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
         for p in planned
@@ -109,7 +115,10 @@ def run(
     if table.rows:
         load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
-    return JobPool(stages, store, quiet).run() if planned else []
+    failures = JobPool(stages, store, quiet).run() if planned else []
+    if force and not failures:
+        forced.end(store, name)
+    return failures
 
 
 def evaluate_released(
@@ -124,16 +133,25 @@ def evaluate_released(
     from bench.data.registry import get_dataset_info, open_split
     from bench.released import is_done
 
-    info = get_dataset_info(experiment.dataset)
-    if not force and is_done(store, experiment, weights):
+    info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}"
+    since = forced.begin(store, name) if force else None
+    if not is_older(store.record_path(experiment, "released"), since) and is_done(store, experiment, weights):
+        forced.end(store, name)
         return []
     root = root_of(experiment, data_root)
     images = len(open_split(info.name, info.eval_split, root and Path(root)))
     job = Job(
-        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), force=force,
+        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), since=since,
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
-    return JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+    if force and not failures:
+        forced.end(store, name)
+    return failures
+
+
+def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
+    return is_older(store.record_path(m.experiment, m.kind, m.seed), since)
 
 
 def root_of(experiment: Experiment, data_root: Path | None) -> str | None:

@@ -160,7 +160,7 @@ def test_memory_of_an_operation_alone():
 
 def test_latency_shows_ratios_and_says_what_is_left_out(monkeypatch, tmp_path):
     def run_job(job, progress):
-        assert job.kind == "latency" and not job.force
+        assert job.kind == "latency" and job.since is None
         for experiment in job.experiments:
             Store(job.store).write(latency_record(experiment, 30.0 if experiment.method == "maskformer" else 15.0))
 

@@ -26,7 +26,7 @@ CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
     "job",
     [
         Job("complexity", (R50,), "a folder/é"),
-        Job("latency", (R50, SMALL), "s", budget_s=12.5, force=True, command=("bench", "run", "--store", "a b")),
+        Job("latency", (R50, SMALL), "s", budget_s=12.5, since=1.5e9 + 0.1, command=("bench", "run", "--store", "a b")),
         Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
         Job("released", (R50,), "s", weights="my weights.safetensors"),
     ],
@@ -190,15 +190,45 @@ def test_second_process_takes_over_from_a_dead_one(store):
 # In this process
 
 
-def test_done_is_not_measured_again_unless_forced(store, monkeypatch):
+def test_done_is_not_measured_again_unless_older_than_a_forced_run(store, monkeypatch):
     measured = []
     monkeypatch.setattr(jobs, "_complexity", lambda job, store, report: measured.append(job))
     store.write(complexity(R50))
     job = Job("complexity", (R50,), str(store.path))
     jobs.run_job(job, Reporter())
     assert measured == []
-    jobs.run_job(replace(job, force=True), Reporter())
-    assert measured == [replace(job, force=True)]
+    written = store.record_path(R50, "complexity").stat().st_mtime
+    jobs.run_job(replace(job, since=written), Reporter())
+    assert measured == []
+    jobs.run_job(later := replace(job, since=written + 1), Reporter())
+    assert measured == [later]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "measure"),
+    [
+        ("accuracy", "checkpoint.pt", "bench.accuracy.measure_accuracy"),
+        ("latency", "timings.jsonl", "bench.profiling.latency.measure_latency"),
+        ("released", "images.jsonl", "bench.released.measure_released"),
+    ],
+)
+def test_a_forced_run_goes_on_from_its_own_work_alone(store, monkeypatch, kind, name, measure):
+    found = []
+
+    def stopped(*_):
+        found.append(work.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, stopped)
+    seed = 0 if kind == "accuracy" else None
+    job = Job(kind, (SMALL,), str(store.path), seed, weights="file")
+    work = store.scratch_dir(SMALL, kind, seed) / name
+    work.write_text("half")
+    written = work.stat().st_mtime
+    for since in (None, written, written + 1):
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run_job(replace(job, since=since), Reporter())
+    assert found == [True, True, False]
 
 
 def test_complexity_record(store):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_killed_evaluation_goes_on_and_ends_in_the_same_record(tmp_path, stubbed
     with log.open("ab") as file:
         file.write(log.read_bytes().splitlines()[-1][:-10])  # as killed while writing
     seen = []
-    jobs.run_job(job_of(killed, weights, force=True), lambda *report: seen.append(report[:2]))
+    jobs.run_job(job_of(killed, weights), lambda *report: seen.append(report[:2]))
     assert seen == [(done, IMAGES) for done in range(STOPPED_AFTER, IMAGES + 1)] and not log.exists()
 
     expected, record = straight.get(WHAT, "released"), killed.get(WHAT, "released")
@@ -201,7 +202,7 @@ def test_record_of_another_file_is_kept_unless_forced(tmp_path, stubbed, weights
         with pytest.raises(BenchError, match=refusal):
             check()
     assert store.get(WHAT, "released") == old
-    jobs.run_job(job_of(store, weights, force=True), Reporter())
+    jobs.run_job(job_of(store, weights, since=time.time() + 1), Reporter())
     assert store.get(WHAT, "released").details["weights"]["file"] == "some weights.safetensors"
     assert is_done(store, WHAT, weights)
 

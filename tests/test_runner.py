@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -121,7 +122,7 @@ def test_run_of_an_empty_store(tmp_path, started):
     assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
     wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
     assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
-    assert {(job.store, job.force) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), False)}
+    assert {(job.store, job.since) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), None)}
 
 
 @pytest.mark.parametrize("kind", ["complexity", "accuracy"])
@@ -181,10 +182,36 @@ def test_no_two_groups_share_a_first_experiment():
 
 
 def test_force_measures_everything(full, started):
+    begun = time.time()
     runner.run(TABLE, full, force=True)
     stages = started[0]
     assert [len(jobs(stage)) for stage in stages] == [12, 3, 12]
-    assert all(job.force for stage in stages for job in jobs(stage))
+    assert all(begun <= job.since <= time.time() for stage in stages for job in jobs(stage))
+
+
+def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
+    """The pool of these tests tells of a failure each time, so that none of the runs has ended."""
+    runner.run(TABLE, full, force=True)
+    since = jobs(started[0][0])[0].since
+    for what in (pick("complexity", 3), pick("accuracy", 0)):
+        os.utime(
+            full.record_path(what.experiment, what.kind, what.seed), (since + 1e-3, since + 1e-3)
+        )  # measured again
+    runner.run(TABLE, full, force=True)
+    assert [len(jobs(stage)) for stage in started[1]] == [11, 3, 11]
+    assert {job.since for stage in started[1] for job in jobs(stage)} == {since}
+    runner.run(get_table("tableIV"), full, force=True)
+    assert jobs(started[2][1])[0].since > since, "another table begins anew"
+    monkeypatch.setattr(runner.forced.provenance, "state", lambda: {"commit": "another"})
+    runner.run(TABLE, full, force=True)
+    assert [len(jobs(stage)) for stage in started[3]] == [12, 3, 12], "other code begins anew"
+
+
+def test_a_forced_run_that_ended_begins_anew(full, started, monkeypatch):
+    runner.run(TABLE, full, force=True)
+    monkeypatch.setattr(runner.JobPool, "run", lambda self: [])
+    runner.run(TABLE, full, force=True)
+    assert not list((full.path / "work").glob("forced-*"))
 
 
 # Data sets
@@ -240,11 +267,11 @@ def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monke
         assert answer == ["the pool's answer"]
     assert opened == [("coco_panoptic", "val2017", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
     (((job, estimate),), slots), *rest = started[0]
-    assert (job.kind, job.experiments, job.weights, job.force) == ("released", (R50,), str(weights), False)
+    assert (job.kind, job.experiments, job.weights, job.since) == ("released", (R50,), str(weights), None)
     assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
     assert jobs(started[1][0])[0].data_root is None, "generated data lies in the cache"
     runner.evaluate_released(SMALL, weights, store, None, force=True)
-    assert jobs(started[2][0])[0].force
+    assert jobs(started[2][0])[0].since is not None
 
 
 def test_evaluated_checkpoint_is_not_evaluated_again(tmp_path, started, weights):

@@ -1,0 +1,40 @@
+"""`--force`, in a way that a run that was stopped goes on: files count as measured anew since the forced run began."""
+
+import json
+import time
+from pathlib import Path
+
+from bench import provenance
+from bench.experiments.hashing import content_hash
+from bench.records import Store, write_atomically
+
+
+def begin(store: Store, name: str) -> float:
+    """When the forced run of this name began, in seconds since the epoch: now, or when an unfinished one did.
+
+    With other code or on another machine than that one, it begins now.
+    """
+    path, state = _path(store, name), content_hash(provenance.state())
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if begun["state"] == state:
+            return float(begun["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    since = time.time()
+    write_atomically(path, json.dumps({"state": state, "since": since}))
+    return since
+
+
+def end(store: Store, name: str) -> None:
+    """All of it is measured: the next forced run of this name begins anew."""
+    _path(store, name).unlink(missing_ok=True)
+
+
+def is_older(path: Path, since: float | None) -> bool:
+    """Whether a file is there, from before a forced run began (None: there is none)."""
+    return since is not None and path.exists() and path.stat().st_mtime < since
+
+
+def _path(store: Store, name: str) -> Path:
+    return store.path / "work" / f"forced-{name}.json"
