@@ -16,11 +16,11 @@ from bench.errors import BenchError
 from bench.evaluation.base import Evaluator, Prediction
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.postprocess import POST_PROCESSING, pixel_labels
+from bench.evaluation.postprocess import pixel_labels
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.sharded import clear, evaluate_shared
 from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
-from bench.experiments.recipe import Recipe, recipe_for
+from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
 from bench.profiling.complexity import count_parameters
 from bench.training.batches import loading_processes
 from bench.training.distributed import World

@@ -151,7 +151,7 @@ def _is_done(job: Job, store: Store) -> bool:
     if job.kind == "released":
         from bench.released import is_done
 
-        return is_done(store, job.experiments[0], Path(job.weights))
+        return is_done(store, job.experiments[0], Path(job.weights), job.data_root and Path(job.data_root))
     return all(store.state(experiment, job.kind, job.seed) == "done" for experiment in job.experiments)
 
 
@@ -163,9 +163,7 @@ def _complexity(job: Job, store: Store, report: Reporter) -> None:
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     metrics = measure_complexity(job.experiments[0], report)
     facts["duration_s"] = time.monotonic() - begun
-    store.write(
-        Record(job.experiments[0], "complexity", metrics, facts, details=protocol(job.experiments[0])), force=True
-    )
+    store.write(Record(job.experiments[0], "complexity", metrics, facts, details=protocol(job.experiments[0])))
 
 
 def _latency(job: Job, store: Store, report: Reporter) -> None:
@@ -183,7 +181,7 @@ def _latency(job: Job, store: Store, report: Reporter) -> None:
     for experiment in job.experiments:
         result = results[experiment.key]
         record = Record(experiment, "latency", result.metrics, facts, samples=result.samples, details=result.details)
-        store.write(record, force=True)
+        store.write(record)
     scratch.unlink()
 
 
@@ -206,7 +204,7 @@ def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | 
     parts = ("training_seconds", "evaluation_seconds")  # of all parts of a run that was killed
     facts["duration_s"] = sum(result.metrics[name]["value"] for name in parts)
     record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
-    store.write(record, force=True)
+    store.write(record)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -221,7 +219,7 @@ def _released(job: Job, store: Store, report: Reporter) -> None:
     root = Path(job.data_root) if job.data_root else None
     metrics, details = measure_released(experiment, Path(job.weights), folder, root, report)
     facts["duration_s"] = metrics["evaluation_seconds"]["value"]
-    store.write(Record(experiment, "released", metrics, facts, details=details), force=True)
+    store.write(Record(experiment, "released", metrics, facts, details=details))
     (folder / LOG).unlink()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
-from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
+from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_for, recipe_hash, test_resizing
 
 SCHEMA = 1
 KINDS = ("complexity", "latency", "accuracy", "released")
@@ -47,6 +47,7 @@ class Record:
     samples: raw values, name -> list of numbers.  details: further plain JSON facts (protocol, data set).
     provenance: see `bench.provenance.collect`, with "duration_s" added. `details["run"]` names the run in which
     latencies were timed together; ratios are formed within one run only.
+    key: of the experiment when it was measured; small models that have changed since have another one.
     Raises ValueError when something of this is missing or malformed.
     """
 
@@ -58,8 +59,10 @@ class Record:
     recipe: Mapping | None = None
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     details: Mapping = field(default_factory=dict)
+    key: str = field(init=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "key", self.experiment.key)
         if isinstance(self.recipe, Recipe):
             object.__setattr__(self, "recipe", self.recipe.to_dict())
         _check_kind(self.kind, self.seed)
@@ -86,19 +89,28 @@ class Record:
 
     @property
     def is_current(self) -> bool:
-        """False for an accuracy record made with another recipe than today's: it is measured again."""
-        if self.kind != "accuracy":
+        """False for one made with other small models, another recipe or post-processing than today's: it is measured
+        again."""
+        if self.key != self.experiment.key:
+            return False
+        if self.kind not in ("accuracy", "released"):
             return True
+        if self.details.get("post_processing", POST_PROCESSING) != POST_PROCESSING:
+            return False
         if (self.experiment.dataset, self.experiment.scale) not in RECIPES:
             return False
-        return recipe_hash(dict(self.recipe)) == recipe_for(self.experiment).hash
+        if self.kind == "accuracy":
+            return recipe_hash(dict(self.recipe)) == recipe_for(self.experiment).hash
+        names = ("test_shorter_side", "test_longer_side")
+        today = dict(zip(names, test_resizing(self.experiment), strict=True))
+        return all(self.details.get(name, side) == side for name, side in today.items())
 
     def to_dict(self) -> dict:
         return {
             "schema": SCHEMA,
             "kind": self.kind,
             "seed": self.seed,
-            "key": self.experiment.key,
+            "key": self.key,
             "experiment": self.experiment.to_dict(),
             "recipe": self.recipe and dict(self.recipe),
             "recipe_hash": self.recipe and _checksum(self.recipe),
@@ -119,8 +131,10 @@ class Record:
             raise ValueError(f"fields differ: {', '.join(sorted(set(values) ^ _FIELDS))}")
         kept = {n: values[n] for n in ("kind", "metrics", "provenance", "seed", "recipe", "samples", "details")}
         record = cls(Experiment.from_dict(values["experiment"]), **kept)
-        if values["key"] != record.experiment.key:
-            raise ValueError("key and experiment disagree")
+        if values["key"] != record.key:  # of a small model: it was another one then
+            if record.experiment.scale != "small" or not _alike(values["key"], record.key):
+                raise ValueError("key and experiment disagree")
+            object.__setattr__(record, "key", values["key"])
         if record.recipe and values["recipe_hash"] != _checksum(record.recipe):
             raise ValueError("recipe hash and recipe disagree")
         return record
@@ -156,14 +170,11 @@ class Store:
         """Every record, sorted by path. Raises BenchError naming the first damaged file."""
         return [self._read(path) for path in sorted(self.path.glob("records/*/[!.]*.json"))]
 
-    def write(self, record: Record, force: bool = False) -> Path:
-        """Write a record in one step. An existing one is kept, with a BenchError, unless `force`."""
+    def write(self, record: Record) -> Path:
+        """Write a record in one step, in the place of an existing one."""
         path = self.record_path(record.experiment, record.kind, record.seed)
         text = json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n"
-        try:
-            write_atomically(path, text, replace=force)
-        except FileExistsError:
-            raise BenchError(f"record {path} exists already: use --force to measure it again") from None
+        write_atomically(path, text)
         return path
 
     def relative(self, record: Record) -> str:
@@ -197,16 +208,13 @@ class Store:
             raise BenchError(f"cannot read record {path} ({error.strerror}): check its permissions") from error
         except (ValueError, TypeError, KeyError, BenchError) as error:
             raise BenchError(f"record {path} is damaged or foreign ({one_line(error)}): {remedy}") from error
-        if path != self.record_path(record.experiment, record.kind, record.seed):
+        if (path.parent.name, path.stem) != (record.key, record.name):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record
 
 
-def write_atomically(path: Path, text: str, replace: bool = True) -> None:
-    """Write a text file so that readers see the old one, or all of the new one, also after a crash.
-
-    Raises FileExistsError when the file exists and `replace` is False.
-    """
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old one, or all of the new one, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     try:
@@ -215,10 +223,7 @@ def write_atomically(path: Path, text: str, replace: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        if replace:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)  # unlike a rename, fails when another process was first
+        os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -251,6 +256,11 @@ def _check_weights(facts: object) -> None:
     file, digest = facts["file"], facts["sha256"]
     if not isinstance(file, str) or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError("details['weights'] needs a file name and a SHA-256 in hexadecimal")
+
+
+def _alike(key: object, other: str) -> bool:
+    """Whether two keys differ in their hashes alone."""
+    return isinstance(key, str) and key.rpartition("-")[0] == other.rpartition("-")[0]
 
 
 def _checksum(recipe: Mapping) -> str:

@@ -9,9 +9,8 @@ from bench.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.postprocess import POST_PROCESSING
 from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
-from bench.experiments.recipe import test_resizing
+from bench.experiments.recipe import POST_PROCESSING, test_resizing
 from bench.profiling.complexity import count_parameters
 from bench.records import Store
 from bench.training.distributed import World
@@ -23,21 +22,31 @@ from models.clustering import fast_form, use_form
 LOG = "images.jsonl"
 
 
-def is_done(store: Store, experiment: Experiment, weights: Path) -> bool:
-    """Whether the store has the record of this file, by its SHA-256.
+def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path | None = None) -> bool:
+    """Whether the store has the record of this file, by its SHA-256, on the data that is found.
 
-    Raises BenchError where it has that of another file, and for a file that cannot be read.
+    Raises BenchError where it has that of another file or of other data, and for a file that cannot be read.
     """
     record = store.get(experiment, "released")
-    if record is None:
+    if record is None or not record.is_current:
         return False
+    path, remedy = store.record_path(experiment, "released"), "--force replaces it, another --store keeps both"
     known, digest = record.details["weights"], sha256(weights)
-    if known["sha256"] == digest:
-        return True
-    raise BenchError(
-        f"{store.record_path(experiment, 'released')} is of {known['file']} (SHA-256 {known['sha256'][:12]}), not of "
-        f"{weights} (SHA-256 {digest[:12]}): --force replaces it, another --store keeps both"
-    )
+    if known["sha256"] != digest:
+        raise BenchError(
+            f"{path} is of {known['file']} (SHA-256 {known['sha256'][:12]}), not of {weights} (SHA-256 "
+            f"{digest[:12]}): {remedy}"
+        )
+    try:
+        data = split_fingerprint(experiment.dataset, get_dataset_info(experiment.dataset).eval_split, data_root)
+    except BenchError:
+        return True  # no data to compare with
+    if record.details.get("val_fingerprint", data) != data:
+        raise BenchError(
+            f"{path} is of other data ({record.details.get('val_images')} images) than those in "
+            f"{data_root or 'BENCH_DATA'}: {remedy}"
+        )
+    return True
 
 
 def measure_released(

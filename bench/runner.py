@@ -135,7 +135,9 @@ def evaluate_released(
 
     info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}"
     since = forced.begin(store, name) if force else None
-    if not is_older(store.record_path(experiment, "released"), since) and is_done(store, experiment, weights):
+    if not is_older(store.record_path(experiment, "released"), since) and is_done(
+        store, experiment, weights, data_root
+    ):
         forced.end(store, name)
         return []
     root = root_of(experiment, data_root)

@@ -20,13 +20,13 @@ def write(store, flops=90.0, loss=15.0, ratios=(0.6,)):
     for what in ROWS:
         record = fakes.complexity(what, flops=flops)
         metrics = {"flops": {**record.metrics["flops"], "by_operator": {"conv": flops}}}
-        store.write(replace(record, metrics={**record.metrics, **metrics}), force=True)
+        store.write(replace(record, metrics={**record.metrics, **metrics}))
     for seed in (0, 1, 2):
         record = fakes.accuracy(regression.TRAINED, seed)
         metrics = {"final_loss": {"value": loss, "unit": "1", "n": 1}}
-        store.write(replace(record, metrics={**record.metrics, **metrics}), force=True)
-    store.write(fakes.latency(OVER, 1000.0 * ratios[0]), force=True)
-    store.write(fakes.latency(UNDER, 1000.0), force=True)
+        store.write(replace(record, metrics={**record.metrics, **metrics}))
+    store.write(fakes.latency(OVER, 1000.0 * ratios[0]))
+    store.write(fakes.latency(UNDER, 1000.0))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_missing_and_stale_records(gate, tmp_path):
     mistake(gate(), str(counted), "is missing", "bench run table2 --store")
     (tmp_path / "kept.json").rename(counted)
     record = store.get(regression.TRAINED, "accuracy", 1)
-    store.write(replace(record, recipe={**record.recipe, "iterations": 7}), force=True)
+    store.write(replace(record, recipe={**record.recipe, "iterations": 7}))
     mistake(gate(), str(path), "another recipe", "bench run table1 --store")
     assert gate("--part", "latency")[0] == 0, "that part does without"
     mistake(gate("--store", tmp_path / "none"), "none is not a folder", "--store")

@@ -16,13 +16,13 @@ from bench import jobs, released
 from bench.accuracy import evaluate
 from bench.data import synthetic
 from bench.data.layouts import synthesize
-from bench.data.registry import get_dataset_info, open_split
+from bench.data.registry import get_dataset_info, open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.postprocess import POST_PROCESSING
 from bench.evaluation.saved import SavedPredictions
 from bench.experiments import experiment
+from bench.experiments.recipe import POST_PROCESSING
 from bench.jobs import Job, Reporter
 from bench.records import Store
 from bench.released import LOG, is_done
@@ -50,6 +50,7 @@ from bench.data import synthetic
 from bench.data.registry import open_split
 from bench.data.transforms import preprocess
 from bench.experiments import experiment
+from bench.experiments.recipe import POST_PROCESSING
 from models.outputs import MaskPrediction
 synthetic.SPLITS = {{"train": 1, "val": {IMAGES}}}
 class Knowing(torch.nn.Module):
@@ -205,6 +206,21 @@ def test_record_of_another_file_is_kept_unless_forced(tmp_path, stubbed, weights
     jobs.run_job(job_of(store, weights, since=time.time() + 1), Reporter())
     assert store.get(WHAT, "released").details["weights"]["file"] == "some weights.safetensors"
     assert is_done(store, WHAT, weights)
+
+
+def test_record_of_other_data_is_kept_unless_forced(tmp_path, weights):
+    """The same checkpoint on a part of the data, then on all of it."""
+    what = experiment("hcformer", "r50", "ade20k", "paper")
+    store = Store(tmp_path / "store")
+    synthesize("ade20k", tmp_path / "part", images=1)
+    synthesize("ade20k", tmp_path / "all", images=2)
+    part = split_fingerprint("ade20k", "validation", tmp_path / "part")
+    facts = fakes.WEIGHTS | {"sha256": sha256(b"weights").hexdigest()}
+    details = {"weights": facts, "val_fingerprint": part, "val_images": 1}
+    store.write(replace(fakes.released(what), details=details))
+    assert is_done(store, what, weights, tmp_path / "part") and is_done(store, what, weights, tmp_path / "nowhere")
+    with pytest.raises(BenchError, match=r"is of other data \(1 images\) than those in .*all: --force replaces it"):
+        is_done(store, what, weights, tmp_path / "all")
 
 
 @pytest.fixture

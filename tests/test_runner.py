@@ -85,7 +85,7 @@ def test_plan_knows_what_is_there(full):
     remove(full, gone)
     recipe = replace(recipe_for(old.experiment), iterations=12345)
     metrics = {"PQ": {"value": 1.0, "unit": "%", "n": 1}}
-    full.write(Record(old.experiment, "accuracy", metrics, PROVENANCE, old.seed, recipe), force=True)
+    full.write(Record(old.experiment, "accuracy", metrics, PROVENANCE, old.seed, recipe))
     states = {p.measurement: p.state for p in runner.plan(TABLE, full) if p.state != "done"}
     assert states == {gone: "missing", old: "stale"}
 

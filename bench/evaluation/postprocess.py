@@ -20,14 +20,6 @@ from torch.nn import functional as F
 Size = tuple[int, int]  # height, width
 Sizes = tuple[Size, Size, Size]  # padded, image, original, as `resize_masks` takes them
 
-# What is made of a prediction, for records. The text changes with every change of that, and of what an `ImageLog` holds
-# of it: it decides whether an evaluation goes on where it stopped.
-POST_PROCESSING = (
-    "version 2: masks at the image's original size before anything is decided; panoptic: class probability above 0.8, "
-    "at least 0.8 of its mask won; instances: the 100 best pairs of query and class; semantic: argmax; semantic data "
-    "sets: class scores at the model's input size, brought to the original size, argmax"
-)
-
 # Elements of a temporary: about what a core's cache holds, and on a GPU enough to keep it busy.
 _CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26

@@ -13,6 +13,13 @@ CHOICES = {
     "schedule": ("step", "poly"),
     "resize_mode": ("scale", "shorter_side"),
 }
+# What `bench.evaluation.postprocess` makes of a prediction. The text changes with every change of that, and of what an
+# `ImageLog` holds of it: it decides whether an evaluation goes on where it stopped, and whether a record is current.
+POST_PROCESSING = (
+    "version 2: masks at the image's original size before anything is decided; panoptic: class probability above 0.8, "
+    "at least 0.8 of its mask won; instances: the 100 best pairs of query and class; semantic: argmax; semantic data "
+    "sets: class scores at the model's input size, brought to the original size, argmax"
+)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ def page_line(store: Store, text: str, case: str) -> list[str]:
     raise AssertionError(f"no line of {text}, {case}")
 
 
-def seeds(store: Store, row: str, values, force: bool = False) -> None:
+def seeds(store: Store, row: str, values) -> None:
     for seed, value in enumerate(values):
-        store.write(accuracy(find_row(row), seed, value), force=force)
+        store.write(accuracy(find_row(row), seed, value))
 
 
 # The paper's own figures
@@ -159,7 +159,7 @@ def test_margin_of_half_a_point(tmp_path, values, expected):
     seeds(store, "table1/maskformer-small", BASE)
     seeds(store, "table1/hcformer-small", values)
     assert decision(store, "pq-cnn-same", "small")[0] == expected
-    seeds(store, "table1/maskformer-small", [values[0] - 0.5] * 3, force=True)
+    seeds(store, "table1/maskformer-small", [values[0] - 0.5] * 3)
     assert decision(store, "pq-cnn-same", "small")[0] == ("holds" if len(set(values)) == 1 else "undecided")
 
 
@@ -171,9 +171,9 @@ def test_a_series_rises_step_by_step(tmp_path):
     assert decision(store, "levels", "small PQ") == ("no records", "of 1 of 4")
     seeds(store, rows[3], [36.0, 36.1, 36.2])
     assert decision(store, "levels", "small PQ") == ("holds", "")
-    seeds(store, rows[2], [31.0, 31.2, 31.4], force=True)  # below level 1 for every seed
+    seeds(store, rows[2], [31.0, 31.2, 31.4])  # below level 1 for every seed
     assert decision(store, "levels", "small PQ") == ("does not hold", "")
-    seeds(store, rows[2], [31.0, 31.2, 33.0], force=True)
+    seeds(store, rows[2], [31.0, 31.2, 33.0])
     assert decision(store, "levels", "small PQ") == ("undecided", "overlap")
     assert decision(store, "levels", "small mIoU") == ("undecided", "overlap")  # four points higher, the same
 
@@ -184,7 +184,7 @@ def test_a_series_without_an_order_in_any_choice_does_not_rise(tmp_path):
     for level, values in enumerate([(30, 34, 34), (31, 35, 35), (30, 33, 33), (40, 41, 42)]):
         seeds(store, f"table4/hcformer-small-level{level}", [float(v) for v in values])
     assert decision(store, "levels", "small PQ") == ("undecided", "overlap")  # 30 < 31 < 33 < 40
-    seeds(store, "table4/hcformer-small-level2", [31.0, 31.0, 31.0], force=True)
+    seeds(store, "table4/hcformer-small-level2", [31.0, 31.0, 31.0])
     assert decision(store, "levels", "small PQ") == ("does not hold", "")
 
 
@@ -197,7 +197,7 @@ def test_gain_of_dcnv2_is_a_difference(tmp_path):
     assert found.outcome.decision == "holds"
     assert [round(f.value, 6) for f in found.outcome.figures] == [2.1, 4.1, 6.1]
     assert decision(store, "dcnv2", "small level 1") == ("holds", "")  # by more than 1
-    seeds(store, "tableIIa/hcformer-small-level1", [41.0] * 3, force=True)
+    seeds(store, "tableIIa/hcformer-small-level1", [41.0] * 3)
     assert decision(store, "dcnv2", "small level 1") == ("does not hold", "")
 
 
@@ -206,9 +206,9 @@ def test_queries_saturate_where_more_of_them_change_little(tmp_path):
     for queries, value in ((20, 40.0), (30, 40.5), (40, 39.5)):
         seeds(store, f"tableIV/hcformer-small-queries{queries}", [value] * 3)
     assert decision(store, "queries", "small") == ("holds", "")
-    seeds(store, "tableIV/hcformer-small-queries40", [40.6] * 3, force=True)
+    seeds(store, "tableIV/hcformer-small-queries40", [40.6] * 3)
     assert decision(store, "queries", "small") == ("does not hold", "")
-    seeds(store, "tableIV/hcformer-small-queries40", [20.0] * 3, force=True)  # a collapse
+    seeds(store, "tableIV/hcformer-small-queries40", [20.0] * 3)  # a collapse
     assert decision(store, "queries", "small") == ("does not hold", "")
 
 
@@ -224,7 +224,7 @@ def test_comparable_is_not_below_by_more_than_the_tolerance(tmp_path):
     store = Store(tmp_path)
     seeds(store, "table1/maskformer-small", [40.0] * 3)
     for level_2, expected in ((39.5, "holds"), (60.0, "holds"), (39.4, "does not hold")):
-        seeds(store, "table4/hcformer-small-level2", [level_2] * 3, force=True)
+        seeds(store, "table4/hcformer-small-level2", [level_2] * 3)
         assert decision(store, "level-2", "small") == (expected, "")
 
 
@@ -251,7 +251,7 @@ def test_records_of_another_recipe_do_not_count_and_are_said(tmp_path):
     seeds(store, "table1/maskformer-small", BASE)
     store.write(replace(accuracy(find_row("table1/hcformer-small"), 0, 50.0), recipe={"iterations": 1}))
     assert decision(store, "pq-maskformer", "small") == ("no records", "of 1 of 2")
-    assert "Left out: 1 accuracy record(s)" in render_claims(store)
+    assert "Left out: 1 record(s)" in render_claims(store)
 
 
 # Complexity and speed
@@ -266,7 +266,7 @@ def test_a_count_needs_no_seeds(tmp_path):
     assert page_line(store, "HCFormer < half of MaskFormer", "COCO R50")[2:] == [
         "87 / 181 = 0.48", "holds", "88.1 / 182.9 = 0.48", "holds"
     ]  # fmt: skip
-    store.write(complexity(find_row("table1/maskformer-r50"), 45.0, 176.2), force=True)
+    store.write(complexity(find_row("table1/maskformer-r50"), 45.0, 176.2))
     assert decision(store, "flops-half", "COCO R50") == ("does not hold", "")  # a half is not less than half
 
 

@@ -169,7 +169,7 @@ def test_names_of_files_cannot_leave_their_line(tmp_path):
     note = accuracy_part(store).rstrip().split("\n\n- MaskFormer's")[0].split("\n\n")[-1]
     file = "`a'b|c ## Heading` (SHA-256 0123456789ab)"
     assert note == f"- Row 5, HCFormer R50: {file}, made from `{'x' * 100}`; 5000 images"
-    store.write(released(weights={"source": None, "source_sha256": None}), force=True)
+    store.write(released(weights={"source": None, "source_sha256": None}))
     assert "`maskformer.safetensors` (SHA-256 0123456789ab); 5000 images\n" in accuracy_part(store)
 
 
@@ -236,7 +236,7 @@ def test_stale_records_are_left_out_and_said(tmp_path):
     store.write(replace(accuracy(SMALL), recipe={"iterations": 1}))
     frame = build_table(TABLE, store)
     assert frame.measured.isna().all()
-    assert "Left out: 1 accuracy record(s)" in render_markdown(TABLE, frame, store)
+    assert "Left out: 1 record(s)" in render_markdown(TABLE, frame, store)
 
 
 def test_seeds_that_are_not_the_recipes_are_left_out_and_said(tmp_path):
@@ -359,9 +359,9 @@ def test_ratio_is_the_median_of_the_rounds_ratios(tmp_path):
     store.write(latency(R50, 500.0, offsets=slow_round_last))
     expected = statistics.median([500 / 1900, 500 / 1000, 900 / 1000])
     assert latency_line(store)["ratio"] == f"{expected:.2f}" == "0.50"
-    store.write(latency(R50, 500.0, offsets=(0, 400, 400)), force=True)
+    store.write(latency(R50, 500.0, offsets=(0, 400, 400)))
     assert latency_line(store)["ratio"] == "0.90"  # of 500/1900, 900/1000, 900/1000; the medians' quotient differs
-    store.write(latency(R50, 500.0, offsets=(0, 0)), force=True)
+    store.write(latency(R50, 500.0, offsets=(0, 0)))
     assert latency_line(store)["ratio"] == ""
 
 
@@ -373,7 +373,7 @@ def test_a_90th_percentile_is_shown_of_ten_rounds_or_more(tmp_path):
     store.write(latency(other, offsets=many))
     assert latency_line(store)["p90"] == ""
     assert cell(build_table(TABLE, store), 5, "latency_network_p90")["measured"] == 920.0
-    store.write(latency(R50, offsets=many), force=True)
+    store.write(latency(R50, offsets=many))
     assert latency_line(store)["p90"] == "920"
 
 
@@ -385,7 +385,7 @@ def test_latency_note_states_the_protocol_and_threads(tmp_path):
     assert "Protocol: n = 3 interleaved rounds, device cpu, batch 1, weights random" in text
     assert "image size 800x1067 padded to 800x1088, original size 480x640" in text and "threads" not in text
     assert latency_line(store)["network"] == "45.0 (35.0..70.0)"
-    store.write(latency(PLUS, 50.0), force=True)
+    store.write(latency(PLUS, 50.0))
     assert ", 2 threads.\n" in render_markdown(TABLE, build_table(TABLE, store), store)
 
 
