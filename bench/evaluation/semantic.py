@@ -1,6 +1,5 @@
 """mIoU and pixel accuracy of semantic segmentation, as in table 3 of the paper."""
 
-import numpy as np
 from torch import Tensor
 
 from bench.errors import BenchError
@@ -30,11 +29,6 @@ class SemanticEvaluator(Evaluator):
         else:
             labels = semantic_labels_of(class_logits, mask_logits, *sizes)
         return Prediction(image_id, output_size(mask_logits, sizes), labels=labels.cpu().numpy())
-
-    def measure_labels(self, image_id: int, labels: np.ndarray | Tensor) -> dict:
-        """What `take` counts, of a model that labels pixels itself: class indices [H, W]. Raises BenchError."""
-        labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-        return self.measure_prediction(Prediction(image_id, labels.shape, labels=labels))
 
     def measure_prediction(self, prediction: Prediction) -> dict:
         image = self._image(prediction)

@@ -66,6 +66,7 @@ TABLE2_NOTES = (
         "most that its configuration allows, and 100 masks resized to the whole image. A detection costs 0.53 G: the "
         "printed 201 G come out with 31 detections an image. How many a trained model finds is not measured here.",
     ),
+    Note("latency", "Mask R-CNN: counted only; how long it takes depends on what it finds, as its FLOPs do."),
     Note(
         "complexity",
         "MaskFormer, HCFormer and HCFormer+: the paper prints the FLOPs of Table 1's panoptic models. Counted here are "

@@ -18,6 +18,7 @@ from PIL import Image
 from bench.data.layouts import synthesize
 from bench.data.registry import open_split
 from bench.errors import BenchError
+from bench.evaluation.base import Prediction
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.postprocess import semantic_labels, semantic_labels_of
 from bench.evaluation.semantic import SemanticEvaluator
@@ -33,11 +34,16 @@ def stand_in(truths: list[np.ndarray], classes: int = 4):
     )
 
 
+def measure_labels(evaluator, image_id: int, labels) -> dict:
+    labels = np.asarray(labels)
+    return evaluator.measure_prediction(Prediction(image_id, labels.shape, labels=labels))
+
+
 def evaluate(dataset, predictions: list[np.ndarray], reverse=False) -> dict[str, float]:
     evaluator = make_evaluator(dataset)
     pairs = list(zip(dataset.images, predictions, strict=True))
     for image, labels in reversed(pairs) if reverse else pairs:
-        evaluator.take(json.loads(json.dumps(evaluator.measure_labels(image["id"], labels))))
+        evaluator.take(json.loads(json.dumps(measure_labels(evaluator, image["id"], labels))))
     return evaluator.compute()
 
 
@@ -110,9 +116,9 @@ def test_logits_are_resized_as_scores_where_the_sizes_are_given(cityscapes):
     classes, masks, sizes = noisy_logits(sample, 19, 0)
     evaluator = SemanticEvaluator(cityscapes, missing_counts=True)
     labels = semantic_labels_of(classes, masks, *sizes)
-    assert evaluator.measure(1, classes, masks, sizes) == evaluator.measure_labels(1, labels)
+    assert evaluator.measure(1, classes, masks, sizes) == measure_labels(evaluator, 1, labels)
     full = torch.nn.functional.interpolate(masks[None], tuple(sample.image.shape[-2:]))[0]
-    assert evaluator.measure(1, classes, full) == evaluator.measure_labels(1, semantic_labels(classes, full))
+    assert evaluator.measure(1, classes, full) == measure_labels(evaluator, 1, semantic_labels(classes, full))
 
 
 def test_real_camvid_against_itself(shared):
@@ -129,13 +135,13 @@ def test_mistakes_are_said_in_one_line():
     with pytest.raises(BenchError, match="no image was added"):
         evaluator.compute()
     with pytest.raises(BenchError, match="image 9 is not in the data set"):
-        evaluator.measure_labels(9, np.zeros((2, 3), int))
+        measure_labels(evaluator, 9, np.zeros((2, 3), int))
     with pytest.raises(BenchError, match=r"^(?!.*\n).*resize the masks"):
-        evaluator.measure_labels(1, np.zeros((3, 2), int))
+        measure_labels(evaluator, 1, np.zeros((3, 2), int))
     for wrong in (4, 255, -1):
         with pytest.raises(BenchError, match="is no class: give indices from 0 to 3"):
-            evaluator.measure_labels(1, np.full((2, 3), wrong))
-    measured = evaluator.measure_labels(1, np.zeros((2, 3), int))
+            measure_labels(evaluator, 1, np.full((2, 3), wrong))
+    measured = measure_labels(evaluator, 1, np.zeros((2, 3), int))
     evaluator.take(measured)
     with pytest.raises(BenchError, match="already evaluated"):
         evaluator.take(measured)
