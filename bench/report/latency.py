@@ -51,11 +51,9 @@ def _compared(table: PaperTable) -> str:
     """What the ratios are to, in words: rows that the table declares, or MaskFormer's."""
     compared: dict[str, list[str]] = {}
     for row in table.rows:
-        if row.base is not None:
-            base = table.base_of(row)
-            compared.setdefault(f"row {base.number} ({base.method})", []).append(str(row.number))
-    if not compared:
-        return "MaskFormer with the same backbone"
+        if (base := table.base_of(row)) and row.experiment.method not in COUNTED_ONLY:
+            declared = f"row {base.number} ({base.method})" if row.base else "MaskFormer with the same backbone"
+            compared.setdefault(declared, []).append(str(row.number))
     if len(compared) == 1:
         return next(iter(compared))
     return ", to ".join(f"{base} in rows {' '.join(numbers)}" for base, numbers in compared.items())
