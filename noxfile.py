@@ -39,18 +39,21 @@ for table in PAPER_TABLES:
 
 @nox.session
 def reproduce_all(session: nox.Session) -> None:
-    """Measure what is missing of every table of the paper, one after the other; options go to each `bench run`."""
+    """Measure what is missing of every table of the paper, one after the other; options go to each `bench run`.
+
+    With --force a table's own run goes on where it stopped, but those before it are measured again.
+    """
     install(session)
     failed = []
     for table in PAPER_TABLES:  # one whose jobs fail does not keep the others from being measured
         try:
             session.run("bench", "run", table, *session.posargs)
         except CommandFailed as failure:
-            if failure.return_code in (130, 143):  # somebody stopped it
+            if getattr(failure, "return_code", None) in (130, 143):  # somebody stopped it; older nox does not tell
                 raise
             failed.append(table)
     if failed:
-        session.error(f"not complete: {', '.join(failed)}; the same command goes on")
+        session.error(f"not complete: {', '.join(failed)}")
 
 
 @nox.session

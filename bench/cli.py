@@ -1,5 +1,6 @@
 """The command line. Model packages are imported only by the commands that need them."""
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -74,7 +75,9 @@ def run(
     reference: ReferenceOption = None,
     scale: ScaleOption = "small",
     data_root: DataRoot = None,
-    force: Annotated[bool, typer.Option("--force", help="Measure again what is there already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure again what is there already; stopped, go on.")
+    ] = False,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", metavar="FILE", help="Evaluate this converted checkpoint, train nothing."),
@@ -228,8 +231,10 @@ def main() -> None:
     except BenchError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:  # as of a full disk
-            _fail(f"{error.strerror or error}: free space or give another --store or --out")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which name no file
+            _fail(f"{error.strerror}: free space or give another --store or --out")
+        if error.filename is None:
+            raise
         _fail(f"{error.filename}: {error.strerror}: make it writable or give another --store or --out")
 
 

@@ -1,7 +1,8 @@
-"""`--force`, in a way that a run that was stopped goes on: files count as measured anew since the forced run began."""
+"""`--force`, in a way that a run that was stopped goes on: files count as measured anew since the forced run began.
 
-import json
-import time
+Its beginning is the time of a marker file in the store, so that one clock, that of the store's disk, times everything.
+"""
+
 from pathlib import Path
 
 from bench import provenance
@@ -12,22 +13,20 @@ from bench.records import Store, write_atomically
 def begin(store: Store, name: str) -> float:
     """When the forced run of this name began, in seconds since the epoch: now, or when an unfinished one did.
 
-    With other code or on another machine than that one, it begins now.
+    With other code or other software than that one, it begins now.
     """
     path, state = _path(store, name), content_hash(provenance.state())
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        if begun["state"] == state:
-            return float(begun["since"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    since = time.time()
-    write_atomically(path, json.dumps({"state": state, "since": since}))
-    return since
+        unfinished = path.read_text(encoding="utf-8") == state
+    except (OSError, ValueError):
+        unfinished = False
+    if not unfinished:
+        write_atomically(path, state)
+    return path.stat().st_mtime
 
 
 def end(store: Store, name: str) -> None:
-    """All of it is measured: the next forced run of this name begins anew."""
+    """All of it is measured, forced or not: the next forced run of this name begins anew."""
     _path(store, name).unlink(missing_ok=True)
 
 
@@ -37,4 +36,4 @@ def is_older(path: Path, since: float | None) -> bool:
 
 
 def _path(store: Store, name: str) -> Path:
-    return store.path / "work" / f"forced-{name}.json"
+    return store.path / "work" / f"forced-{name}"

@@ -7,7 +7,6 @@ the time run out. Packages that not every machine has are imported inside; a mis
 import importlib.util
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +103,7 @@ def training(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[
 
 def latency(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[dict, list[str]]:
     """Latency records of every row of Table 1 that can be built here, by the protocol of the table."""
+    from bench import forced
     from bench.experiments.tables import get_table
     from bench.jobs import Job, run_job
     from bench.records import Store
@@ -111,9 +111,10 @@ def latency(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[d
     rows = [m.experiment for m in get_table("table1").measurements() if m.kind == "latency"]
     lacking = {e.key: missing_packages(e.method, e.backbone) for e in rows}
     built = tuple(e for e in rows if not lacking[e.key])
-    again = all(Store(store).get(e, "latency") for e in built)  # else an earlier check ran out of time: go on from it
+    since = forced.begin(Store(store), "gpu-check")  # an earlier check that ran out of time goes on
     command = ("bench", "gpu-check", "--part", "latency")
-    run_job(Job("latency", built, str(store), since=time.time() if again else None, command=command), progress)
+    run_job(Job("latency", built, str(store), since=since, command=command), progress)
+    forced.end(Store(store), "gpu-check")
     measured = {e: Store(store).get(e, "latency").metrics for e in built}
     base = {e.backbone: m["latency_network"]["value"] for e, m in measured.items() if e.method == "maskformer"}
     shown = [

@@ -197,7 +197,8 @@ def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | 
         from bench.training.engine import Execution
 
         execution = Execution(micro_batch=IMAGES_AT_ONCE)
-    _drop_older(folder / CHECKPOINT, job.since)
+    if execution is None or execution.world.is_main:
+        _drop_older(folder / CHECKPOINT, job.since)
     result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
     if result is None:  # the first process has it
         return

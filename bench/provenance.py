@@ -59,8 +59,8 @@ def state() -> dict:
 
     Timings taken under different states are of different programs or machines.
     """
-    facts = {name: fact for name, fact in collect().items() if name not in ("command", "start")}
-    return facts | {"edits": _uncommitted(REPOSITORY) if facts["dirty"] else None}
+    facts = {name: fact for name, fact in collect().items() if name not in ("command", "start", "dirty")}
+    return facts | {"edits": None if facts["commit"] == "unknown" else _uncommitted(REPOSITORY)}
 
 
 def cpu_name() -> str:

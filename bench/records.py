@@ -160,7 +160,7 @@ class Store:
         return self._read(path) if path.exists() else None
 
     def state(self, experiment: Experiment, kind: str, seed: int | None = None) -> str:
-        """ "done", "stale" (made with another recipe: to be measured again) or "missing"."""
+        """ "done", "stale" (see `is_current`: to be measured again) or "missing"."""
         record = self.get(experiment, kind, seed)
         if record is None:
             return "missing"

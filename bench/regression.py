@@ -6,10 +6,8 @@ each compared with the store, which is only read.
 
 import fcntl
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments import Experiment, experiment, find_row, recipe_for
@@ -113,7 +111,8 @@ def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Fin
     rows = tuple(find_row(row) for row in TIMED)
     job = Job("latency", rows, str(scratch.path), budget_s=LATENCY_S, command=("bench", "regression"))
     for last in (False, True):
-        job = replace(job, since=time.time())
+        for row in rows:
+            scratch.record_path(row, "latency").unlink(missing_ok=True)
         failures = list(_run([(job, LATENCY_S)], 1, scratch, quiet))
         yield from failures
         if failures:
@@ -138,6 +137,9 @@ def _job(m: Measurement, scratch: Store) -> Job:
 def _get(store: Store, what: Experiment, kind: str, seed: int | None = None, table: str = "table1") -> Record:
     record = store.get(what, kind, seed)
     if record is None or not record.is_current:
-        path, state = store.record_path(what, kind, seed), "is missing" if record is None else "is of another recipe"
+        path, state = (
+            store.record_path(what, kind, seed),
+            "is missing" if record is None else "is not of today's recipe",
+        )
         raise BenchError(f"record {path} {state}: measure it with 'bench run {table} --store {store.path}'")
     return record

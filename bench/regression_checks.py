@@ -35,7 +35,7 @@ class Finding:
 
 
 def compare_function() -> Iterator[Finding]:
-    """Small models against what they returned when they agreed with the reference implementation.
+    """Small models against what they returned when they agreed with the reference implementation, or torchvision.
 
     A line for each model whose outputs differ; a line for each loss term that is gone, new or other where the outputs
     are the same.

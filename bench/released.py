@@ -23,12 +23,12 @@ LOG = "images.jsonl"
 
 
 def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path | None = None) -> bool:
-    """Whether the store has the record of this file, by its SHA-256, on the data that is found.
+    """Whether the store has the record of this file, by its SHA-256, on the data that is found, made as today.
 
     Raises BenchError where it has that of another file or of other data, and for a file that cannot be read.
     """
     record = store.get(experiment, "released")
-    if record is None or not record.is_current:
+    if record is None:
         return False
     path, remedy = store.record_path(experiment, "released"), "--force replaces it, another --store keeps both"
     known, digest = record.details["weights"], sha256(weights)
@@ -40,13 +40,13 @@ def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path
     try:
         data = split_fingerprint(experiment.dataset, get_dataset_info(experiment.dataset).eval_split, data_root)
     except BenchError:
-        return True  # no data to compare with
+        return record.is_current  # no data to compare with
     if record.details.get("val_fingerprint", data) != data:
         raise BenchError(
             f"{path} is of other data ({record.details.get('val_images')} images) than those in "
-            f"{data_root or 'BENCH_DATA'}: {remedy}"
+            f"{data_root or 'the folder of the data'}: {remedy}"
         )
-    return True
+    return record.is_current
 
 
 def measure_released(

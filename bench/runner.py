@@ -116,7 +116,7 @@ def run(
         load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     failures = JobPool(stages, store, quiet).run() if planned else []
-    if force and not failures:
+    if not failures:
         forced.end(store, name)
     return failures
 
@@ -132,8 +132,9 @@ def evaluate_released(
     """
     from bench.data.registry import get_dataset_info, open_split
     from bench.released import is_done
+    from bench.weights.files import sha256
 
-    info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}"
+    info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
     since = forced.begin(store, name) if force else None
     if not is_older(store.record_path(experiment, "released"), since) and is_done(
         store, experiment, weights, data_root
@@ -147,7 +148,7 @@ def evaluate_released(
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
     failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
-    if force and not failures:
+    if not failures:
         forced.end(store, name)
     return failures
 

@@ -189,6 +189,15 @@ def test_full_disk(bench, full, monkeypatch):
     mistake(bench("report", "table1", "--store", full.path), "No space left on device", "free space")
 
 
+def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(bench, full, monkeypatch):
+    def too_many(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "fsync", too_many)
+    with pytest.raises(OSError, match="Too many open files"):
+        bench("report", "table1", "--store", full.path)
+
+
 def test_tables_that_cannot_be_written(bench, full):
     (full.path / "tables").write_text("a file where the folder should be")
     mistake(bench("run", "table1", "--store", full.path), str(full.path / "tables"))

@@ -110,7 +110,7 @@ def test_missing_and_stale_records(gate, tmp_path):
     (tmp_path / "kept.json").rename(counted)
     record = store.get(regression.TRAINED, "accuracy", 1)
     store.write(replace(record, recipe={**record.recipe, "iterations": 7}))
-    mistake(gate(), str(path), "another recipe", "bench run table1 --store")
+    mistake(gate(), str(path), "is not of today's recipe", "bench run table1 --store")
     assert gate("--part", "latency")[0] == 0, "that part does without"
     mistake(gate("--store", tmp_path / "none"), "none is not a folder", "--store")
     scratch = tmp_path / "results" / "local" / "regression"

@@ -219,6 +219,13 @@ def test_record_of_other_data_is_kept_unless_forced(tmp_path, weights):
     details = {"weights": facts, "val_fingerprint": part, "val_images": 1}
     store.write(replace(fakes.released(what), details=details))
     assert is_done(store, what, weights, tmp_path / "part") and is_done(store, what, weights, tmp_path / "nowhere")
+    stale = details | {"post_processing": "version 1"}
+    store.write(replace(fakes.released(what), details=stale))
+    assert not is_done(store, what, weights, tmp_path / "part"), "evaluated again"
+    store.write(replace(fakes.released(what), details=stale | {"weights": fakes.WEIGHTS}))
+    with pytest.raises(BenchError, match="--force replaces it"):  # of another file, stale or not
+        is_done(store, what, weights, tmp_path / "part")
+    store.write(replace(fakes.released(what), details=details))
     with pytest.raises(BenchError, match=r"is of other data \(1 images\) than those in .*all: --force replaces it"):
         is_done(store, what, weights, tmp_path / "all")
 

@@ -189,6 +189,10 @@ def test_force_measures_everything(full, started):
     assert all(begun <= job.since <= time.time() for stage in stages for job in jobs(stage))
 
 
+def markers(store) -> list[str]:
+    return sorted(path.name for path in (store.path / "work").glob("forced-*"))
+
+
 def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
     """The pool of these tests tells of a failure each time, so that none of the runs has ended."""
     runner.run(TABLE, full, force=True)
@@ -207,11 +211,26 @@ def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
     assert [len(jobs(stage)) for stage in started[3]] == [12, 3, 12], "other code begins anew"
 
 
-def test_a_forced_run_that_ended_begins_anew(full, started, monkeypatch):
+@pytest.mark.parametrize("force", [True, False])
+def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
+    """Also a plain one, after which nothing is left to go on with."""
     runner.run(TABLE, full, force=True)
+    assert markers(full) == ["forced-table1-small"]
     monkeypatch.setattr(runner.JobPool, "run", lambda self: [])
+    runner.run(TABLE, full, force=force)
+    assert markers(full) == []
     runner.run(TABLE, full, force=True)
-    assert not list((full.path / "work").glob("forced-*"))
+    assert [len(jobs(stage)) for stage in started[-1]] == [12, 3, 12]
+
+
+def test_a_forced_evaluation_is_of_one_checkpoint(tmp_path, started, weights, monkeypatch):
+    monkeypatch.setattr("bench.data.registry.open_split", lambda *_: range(4))
+    store = Store(tmp_path / "store")
+    first = digest(weights)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)  # does not end
+    store.write(released(SMALL, weights=first))  # evaluated later, without force
+    weights.write_bytes(b"other weights")
+    assert runner.evaluate_released(SMALL, weights, store, None, force=True) == ["the pool's answer"]
 
 
 # Data sets

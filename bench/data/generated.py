@@ -47,7 +47,8 @@ def _lies_there(root: Path, marker: str, content: dict, replace: bool) -> bool:
     found = read_marker(root / marker)
     if found == content:
         return True
-    if found is None and not _is_vacant(root):
+    ours = replace and (root / marker).is_file()  # whatever it holds, as after a crash of the machine
+    if found is None and not ours and not _is_vacant(root):
         raise BenchError(f"{root} exists and is not an empty folder: choose another folder")
     if found is not None and not replace:
         raise BenchError(f"{root} holds another generated data set: delete it or choose another folder")

@@ -77,6 +77,7 @@ class PredictionWriter:
     def finish(self) -> None:
         """Join the parts, once every image is there. Raises BenchError where one is missing."""
         if _read_facts(self.folder / FACTS)["complete"]:
+            self._clean()
             return
         missing = [image["file_name"] for image in self._dataset.images if not self.has(image["id"])]
         if missing:
@@ -90,10 +91,14 @@ class PredictionWriter:
             self._join("instances", "[\n", "\n]\n")
         write_atomically(self.folder / FACTS, json.dumps({**self._facts, "complete": True}, indent=1) + "\n")
         self._complete = True
-        shutil.rmtree(self._parts)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what is not a result, also of processes that were killed while they wrote."""
+        shutil.rmtree(self._parts, ignore_errors=True)
         for folder in (self.folder, *(self.folder / name for name in _folders(self._dataset.task))):
-            for left in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
-                left.unlink()
+            for left in folder.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
 
     @property
     def _parts(self) -> Path:

@@ -160,6 +160,14 @@ def test_another_version_is_replaced(few, tmp_path, monkeypatch):
     assert (root / "train" / "000001.png").read_bytes() != old and _left_over(tmp_path) == [root.name]
 
 
+def test_a_broken_marker_is_replaced(few, tmp_path):
+    """As after a crash of the machine, which loses what was not yet on the disk."""
+    root = synthetic.ensure(tmp_path)
+    (root / "synthetic_panoptic.json").write_text("")
+    synthetic.generate(root)
+    assert (root / "synthetic_panoptic.json").read_text() and _left_over(tmp_path) == [root.name]
+
+
 def test_interrupted_run_leaves_nothing(few, tmp_path):
     def stop(done, total):
         raise KeyboardInterrupt

@@ -191,6 +191,9 @@ def test_samples_of_other_edits_are_dropped(tmp_path, monkeypatch):
     (code / "results").mkdir()
     (code / "results" / "new.json").write_text("{}")
     assert not times_anew()
+    (code / "store").mkdir()  # of the user, in the checkout
+    (code / "store" / "new.json").write_text("{}")
+    assert not times_anew()
 
 
 def test_models_share_memory_but_layers_do_not():

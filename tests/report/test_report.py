@@ -389,6 +389,17 @@ def test_latency_note_states_the_protocol_and_threads(tmp_path):
     assert ", 2 threads.\n" in render_markdown(TABLE, build_table(TABLE, store), store)
 
 
+def test_wrapping_makes_no_new_list():
+    """A line must not begin with what markdown takes for an item."""
+    folder = Path(__file__).resolve().parents[2] / "results"
+    pages = [path.read_text(encoding="utf-8") for path in folder.rglob("*.md")]
+    assert len(pages) > 15
+    item = re.compile(r"^ *(?:[-+*]|\d+[.)])(?: |$)", re.MULTILINE)
+    for page in pages:
+        starts = [match.group() for match in item.finditer(page)]
+        assert set(starts) <= {"- "} and page.count("\n- ") == len(starts)
+
+
 def test_made_up_latency_details_are_those_of_the_profiler():
     profiler = pytest.importorskip("bench.profiling.latency")
     log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5], clustering=lambda: "compiled")
