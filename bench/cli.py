@@ -75,9 +75,7 @@ def run(
     reference: ReferenceOption = None,
     scale: ScaleOption = "small",
     data_root: DataRoot = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Measure again what is there already; stopped, go on.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure all again; after a stop, what is left.")] = False,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", metavar="FILE", help="Evaluate this converted checkpoint, train nothing."),

@@ -11,7 +11,6 @@ from bench.experiments.declaration import Measurement, PaperTable
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import timed_together
-from bench.forced import is_older
 from bench.jobs import Job
 from bench.pool import JobPool
 from bench.provenance import available_cores
@@ -136,9 +135,8 @@ def evaluate_released(
 
     info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
     since = forced.begin(store, name) if force else None
-    if not is_older(store.record_path(experiment, "released"), since) and is_done(
-        store, experiment, weights, data_root
-    ):
+    again = forced.is_older(store.record_path(experiment, "released"), since)
+    if not again and is_done(store, experiment, weights, data_root):
         forced.end(store, name)
         return []
     root = root_of(experiment, data_root)
@@ -154,7 +152,7 @@ def evaluate_released(
 
 
 def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
-    return is_older(store.record_path(m.experiment, m.kind, m.seed), since)
+    return forced.is_older(store.record_path(m.experiment, m.kind, m.seed), since)
 
 
 def root_of(experiment: Experiment, data_root: Path | None) -> str | None:

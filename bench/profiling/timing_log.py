@@ -40,8 +40,8 @@ class TimingLog:
         load: the machine's load average before all that, None where it does not tell. clustering: the form that ran.
         """
         numbers = dict(zip(_NUMBERS, (network_ms, end_to_end_ms, cost_s), strict=True))
-        line = {"context": self.context, "run": self.run, "round": round_, "key": key, **numbers, "load": load}
-        line["clustering"] = clustering
+        names = {"context": self.context, "run": self.run, "round": round_, "key": key, "clustering": clustering}
+        line = {**names, **numbers, "load": load}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines[round_, key] = line

@@ -121,7 +121,7 @@ def _times(lines: Sequence[dict], digits: Mapping[str, int]) -> list[str]:
     parts = []
     for line in lines:
         value = with_range(line["measured"], line["min"], line["max"], line["n"], digits["ours"])
-        paper = f"{number(line['published'], digits['paper'])} →".removeprefix(" →")
+        paper = _printed(line["published"], digits["paper"])
         parts.append([paper, value, f"[{number(line['reference'], digits['ours'])}]".replace("[]", "")])
     return align(parts)
 
@@ -137,7 +137,12 @@ def _ratios(table: PaperTable, cells: dict, row: Row, metric: str, by_key: dict[
         return "", ""
     ratios = round_ratios(*(by_key.get(r.experiment.key) for r in (row, base)), metric)
     paper = cells[row.number, metric]["published"] / cells[base.number, metric]["published"]
-    return f"{number(paper, 2)} →".removeprefix(" →"), number(median(ratios), 2) if ratios else ""
+    return _printed(paper, 2), number(median(ratios), 2) if ratios else ""
+
+
+def _printed(value: float, digits: int) -> str:
+    """With an arrow to what is measured; empty where nothing is printed."""
+    return f"{number(value, digits)} →".removeprefix(" →")
 
 
 def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> list[float]:
