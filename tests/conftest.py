@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bench import cli, pool
-from bench.data import synthetic
+from bench.cli import app as cli
+from bench.data.synthesis import synthetic
+from bench.run import pool
 
 # Nothing depends on how fast or busy the machine is, nor on chance.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
-from bench.regression_cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
+from bench.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from bench.training.criterion import SetCriterion, Target
 from bench.weights.official import from_official
 from models.backbones.resnet import resnet

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bench.data.coco_files import AGAIN
 from bench.data.images import image_size, refuse_size
-from bench.data.layouts import images_per_split
 from bench.data.parallel import in_parallel
 from bench.data.registry import Dataset, DatasetInfo, dataset_root, get_dataset_info, open_split, split_fingerprint
+from bench.data.synthesis.layouts import images_per_split
 from bench.errors import BenchError, one_line
 
 SAMPLE = 100  # images of a split that are decoded unless all are

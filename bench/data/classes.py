@@ -11,8 +11,8 @@ from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from bench.data import synthetic
-from bench.data.scenes import CLASSES, THINGS
+from bench.data.synthesis import synthetic
+from bench.data.synthesis.scenes import CLASSES, THINGS
 from bench.errors import unknown_name
 
 
@@ -41,7 +41,7 @@ def classes_of(dataset: str) -> tuple[ClassInfo, ...]:
 
 
 def _table(name: str) -> list[ClassInfo]:
-    with resources.files("bench.data").joinpath(f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    with resources.files("bench.data").joinpath("categories", f"{name}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [
         ClassInfo(

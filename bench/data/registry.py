@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.data import semantic, synthetic
+from bench.data import semantic
 from bench.data.coco import CocoPanoptic
 from bench.data.coco_files import fingerprint
 from bench.data.coco_instance import CocoInstance
 from bench.data.merged import MergedPanoptic
+from bench.data.synthesis import synthetic
 from bench.errors import BenchError, unknown_name
 
 Dataset = CocoPanoptic | CocoInstance | semantic.SemanticImages

@@ -24,7 +24,7 @@ LEGEND = (
 # Of a row that does not have a column's metric.
 EMPTY = {"published": None, "measured": None, "reference": None, "unit": "", "verdict": "", "tolerance": ""}
 OTHER_DEVICE = "*other device*: a latency, which the paper measured on a machine of its own."
-# On what the FLOPs of a table's data set are counted; bench/profiling/inputs.py has it in numbers.
+# On what the FLOPs of a table's data set are counted; bench/measure/complexity/protocol.py has it in numbers.
 COUNTED = {
     "coco_panoptic": "mean over the first 100 images of COCO val2017",
     "coco_instance": "mean over the first 100 images of COCO val2017",

@@ -8,8 +8,8 @@ from baselines.mask_rcnn import mask_rcnn
 from bench.errors import BenchError
 from bench.experiments import experiment, find_row, get_table, recipe_for
 from bench.experiments.experiment import COUNTED_ONLY, UNTRAINED
-from bench.profiling.complexity import ImageSizes, count_parameters, network_flops, post_processing_flops
-from bench.profiling.counter import count_flops
+from bench.measure.complexity.counter import count_flops
+from bench.measure.complexity.flops import ImageSizes, count_parameters, network_flops, post_processing_flops
 from bench.zoo import build_model
 from models.backbones.resnet import resnet
 

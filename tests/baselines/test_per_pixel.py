@@ -12,7 +12,7 @@ from baselines.per_pixel import deeplabv3, fcn_32s, pspnet
 from bench.errors import BenchError
 from bench.experiments import Experiment, experiment
 from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
-from bench.profiling.counter import count_flops
+from bench.measure.complexity.counter import count_flops
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet, resnet
 from models.deformable import DeformableDownsampling

@@ -8,7 +8,7 @@ from baselines.segformer import MixTransformer, _config, mit, segformer
 from bench.errors import BenchError
 from bench.experiments import experiment, find_row, get_table, recipe_for
 from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
-from bench.profiling.complexity import count_parameters
+from bench.measure.complexity.flops import count_parameters
 from bench.zoo import build_model
 from models.outputs import PixelPrediction
 from tests.reference import relative_error

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.profiling.benchmark import SIZES, clustering_functions
+from bench.speed.timings import SIZES, clustering_functions
 
 NAMES = ("clustering", "clustering, reference", "listing 1", "decoding", "decoding, reference", "listing 2")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.profiling.benchmark import METHODS, model_function
+from bench.speed.timings import METHODS, model_function
 
 
 @pytest.mark.parametrize("method", METHODS)

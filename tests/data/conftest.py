@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import synthetic
-from bench.data.layouts import synthesize
+from bench.data.synthesis import synthetic
+from bench.data.synthesis.layouts import synthesize
 
 CATEGORIES = [  # not in order, with holes
     {"id": 90, "name": "wall", "isthing": 0},

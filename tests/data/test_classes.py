@@ -6,10 +6,10 @@ import json
 import pytest
 from cityscapesscripts.helpers.labels import labels
 
-from bench.data import synthetic
 from bench.data.classes import classes_of
 from bench.data.coco import CocoPanoptic
 from bench.data.registry import DATASETS, open_split
+from bench.data.synthesis import synthetic
 from bench.errors import BenchError
 
 

@@ -27,11 +27,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
-from bench.data import layouts
 from bench.data.classes import classes_of
-from bench.data.layout_files import _CLASSES, _border_pixels, outlines
-from bench.data.layouts import CASES, draw_picture, images_per_split, synthesize
 from bench.data.registry import open_split
+from bench.data.synthesis import layouts
+from bench.data.synthesis.layout_files import _CLASSES, _border_pixels, outlines
+from bench.data.synthesis.layouts import CASES, draw_picture, images_per_split, synthesize
 from bench.errors import BenchError
 
 IMAGES = len(CASES)

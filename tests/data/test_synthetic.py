@@ -16,9 +16,9 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools.coco import COCO
 
-from bench.data import synthetic
 from bench.data.coco import CocoPanoptic, fingerprint
-from bench.data.scenes import CLASSES, MIN_AREA, THINGS, draw_scene
+from bench.data.synthesis import synthetic
+from bench.data.synthesis.scenes import CLASSES, MIN_AREA, THINGS, draw_scene
 from bench.errors import BenchError
 
 # (split, index): sha256 of image and segment arrays. If they change, raise synthetic.VERSION and pin the new ones:

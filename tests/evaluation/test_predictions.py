@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bench.data.layouts import synthesize
 from bench.data.registry import open_split
+from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.predictions import PredictionWriter

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from bench.data.layouts import synthesize
 from bench.data.registry import open_split
+from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
 from bench.evaluation.base import Prediction
 from bench.evaluation.evaluators import make_evaluator

@@ -141,7 +141,7 @@ def test_model_gives_the_same_in_either_form(monkeypatch):
 
 COMPILED = """
 import torch, warnings
-from bench.profiling.complexity import coco_test_sizes
+from bench.measure.complexity.flops import coco_test_sizes
 from models.clustering import cluster, decode
 from models.shifted import _COMPILED_ASSIGN, _COMPILED_DECODE
 from torch._dynamo.testing import CompileCounterWithBackend

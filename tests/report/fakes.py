@@ -21,7 +21,7 @@ PROVENANCE = {
     "start": "2025-01-02T03:04:05Z",
     "duration_s": 12.5,
 }
-LATENCY_DETAILS = {  # as `bench.profiling.latency` writes them; a test compares
+LATENCY_DETAILS = {  # as `bench.measure.latency.timing` writes them; a test compares
     "run": "a",
     "device": "cpu",
     "batch": 1,

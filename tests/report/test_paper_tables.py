@@ -168,7 +168,7 @@ def test_methods_that_are_not_measured_keep_their_printed_numbers(tmp_path):
 
 
 def test_pages_name_the_images_that_the_profiler_counts():
-    protocol = pytest.importorskip("bench.profiling.inputs").protocol
+    protocol = pytest.importorskip("bench.measure.complexity.protocol").protocol
     for table in (get_table(name) for name in NAMES):
         if any(column.kind == "complexity" for column in table.columns):
             for row in (row for row in table.rows if row.experiment):

@@ -401,7 +401,7 @@ def test_wrapping_makes_no_new_list():
 
 
 def test_made_up_latency_details_are_those_of_the_profiler():
-    profiler = pytest.importorskip("bench.profiling.latency")
+    profiler = pytest.importorskip("bench.measure.latency.timing")
     log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5], clustering=lambda: "compiled")
     assert profiler._details(R50, log, "cpu", profiler.CPU_PROTOCOL, profiler.COCO_IMAGE, 3) == LATENCY_DETAILS
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bench import runner
 from bench.experiments import get_table
 from bench.records import Store
 from bench.report.frame import build_table
 from bench.report.write import write_report
+from bench.run import plan as runner
 from tests.report.fakes import SMALL, accuracy
 
 TABLE = get_table("small_real")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.data import synthetic
 from bench.data.registry import open_split
+from bench.data.synthesis import synthetic
 from bench.errors import BenchError
 from bench.experiments import RECIPES, experiment
 from bench.training import engine

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.data import synthetic
 from bench.data.registry import open_split
+from bench.data.synthesis import synthetic
 from bench.errors import BenchError
 from bench.experiments import RECIPES, experiment
 from bench.training import engine

@@ -1,0 +1,245 @@
+"""Accuracy of one experiment and seed: train by its recipe, then evaluate the last checkpoint."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from bench.data.coco import Sample
+from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from bench.data.transforms import preprocess, resize_image
+from bench.errors import BenchError
+from bench.evaluation.base import Evaluator, Prediction
+from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.image_log import ImageLog
+from bench.evaluation.postprocess import pixel_labels
+from bench.evaluation.predictions import PredictionWriter
+from bench.evaluation.sharded import clear, evaluate_shared
+from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
+from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
+from bench.measure.complexity.flops import count_parameters
+from bench.training.batches import loading_processes
+from bench.training.distributed import World
+from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
+from bench.training.pixel_criterion import PixelCriterion
+from bench.training.progress import StepReport
+from bench.weights.convert import write_weights
+from bench.weights.imagenet import load_imagenet
+from bench.weights.load import pack
+from bench.zoo import build_model
+from models.clustering import fast_form, use_form
+from models.outputs import PixelPrediction
+
+EVALUATION_SHARE = 0.05  # of the progress bar
+PREDICTIONS = "predictions"
+WEIGHTS = "weights.safetensors"
+Progress = Callable[[float, float, str], None]
+Resizing = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """metrics as a record holds them; the recipe; details: pretraining, data fingerprints, device, resumptions."""
+
+    metrics: dict[str, dict]
+    recipe: Recipe
+    details: dict
+
+
+def measure_accuracy(
+    experiment: Experiment, seed: int, folder: Path, data_root: Path | None, progress: Progress,
+    execution: Execution | None = None,
+) -> Accuracy | None:  # fmt: skip
+    """Train with the seed, with checkpoint and logs in `folder`, then evaluate the last state on the data set's split
+    for that, saving the predictions in `folder` too.
+
+    In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
+    `execution.stop` says so, with the work saved.
+    """
+    recipe, info = recipe_for(experiment), get_dataset_info(experiment.dataset)
+    per_pixel = experiment.method in PIXEL_METHODS
+    if per_pixel and info.task != "semantic":
+        raise BenchError(
+            f"{experiment.method} labels pixels, {info.name} is a {info.task} data set: use a semantic one"
+        )
+    execution = execution or Execution()
+    world = execution.world
+    execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    if per_pixel and min(map(len, execution.passes(recipe))) * world.size < 2:
+        raise BenchError(f"{experiment.method} normalises over the images of a pass: give --micro-batch 2 or more")
+    train_set = open_split(experiment.dataset, "train", data_root)
+    val_set = open_split(experiment.dataset, info.eval_split, data_root)
+    model, weights = _build(experiment, seed, recipe, world)
+    if world.is_main and not (folder / CHECKPOINT).exists():
+        _forget_evaluation(folder)
+    world.wait()
+    total = recipe.iterations / (1 - EVALUATION_SHARE)
+
+    def on_step(report: StepReport) -> None:
+        progress(report.iteration, total, str(report))
+
+    def on_image(done: int, count: int) -> None:
+        progress(recipe.iterations + (total - recipe.iterations) * done / count, total, f"evaluated {done}/{count}")
+
+    # The data set's fingerprint too: training never goes on with other data.
+    data = split_fingerprint(experiment.dataset, info.train_split, data_root)
+    precision = execution.precision or recipe.precision
+    identity = f"{experiment.key} seed {seed} recipe {recipe.hash} precision {precision} data {data}"
+    criterion = PixelCriterion(recipe.auxiliary_weight, recipe.scale_regularisation) if per_pixel else None
+    result = train(model, recipe, seed, train_set, folder, identity, on_step, execution, criterion)
+    if per_pixel:
+        model.auxiliary_head = None  # of the training alone
+
+    evaluated = {
+        "training": identity,
+        "final_loss": result.final_loss,  # of another training on the same recipe it is another one
+        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
+        "post_processing": POST_PROCESSING,
+    }
+    resizing = recipe.test_shorter_side, recipe.test_longer_side
+    found = evaluate_shared(
+        lambda evaluator, index: predict_image(model, evaluator, val_set[index], resizing),
+        val_set, folder, evaluated, world, on_image, execution.stop,
+        prediction_writer(folder, experiment, f"seed {seed}", val_set, world),
+    )  # fmt: skip
+    if found is None:
+        return None
+    if experiment.scale == "paper":  # days of work; a small model is trained again in minutes
+        _keep(model, experiment, seed, folder / WEIGHTS)
+    values, seconds = found
+    metrics = percentages(values, len(val_set))
+    metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
+    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
+    metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
+    details = {
+        "imagenet_weights": weights,
+        "device": str(world.device),
+        **execution.facts(recipe),
+        "resumed": result.resumed,
+        "train_images": len(train_set),
+        "val_images": len(val_set),
+        "val_split": info.eval_split,
+        "official_images": info.images.get(info.eval_split),
+        "official_train_images": info.images.get(info.train_split),
+        "train_fingerprint": data,
+        "val_fingerprint": evaluated["val_fingerprint"],
+        "post_processing": POST_PROCESSING,
+        "sizes": _sizes(experiment),
+        "parameters": count_parameters(model),
+    }
+    return Accuracy(metrics, recipe, details)
+
+
+def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:
+    """The model on its device, ready to be trained, and which ImageNet weights it starts from."""
+    model = build_model(experiment, seed, recipe.drop_path, auxiliary=recipe.auxiliary_weight > 0)
+    weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
+    model = model.to(world.device)
+    if experiment.scale == "paper":  # a short run would not earn back the compilation
+        use_form(model, fast_form(world.device))
+    return model, weights
+
+
+def _sizes(experiment: Experiment) -> dict | str:
+    if experiment.scale != "small":
+        return "the paper's"
+    return SMALL_SCALE_MODEL | (SMALL_SCALE_PIXEL if experiment.method in PIXEL_METHODS else {})
+
+
+def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> None:
+    """Write the trained weights as `bench weights convert` does, for `bench predict` and `bench run --weights`."""
+    facts = {"source": f"trained here, seed {seed}", "source_sha256": "", "format": "hcformer-bench"}
+    facts |= {"content": "model", "experiment": experiment.to_dict()}
+    write_weights({name: value.cpu() for name, value in model.state_dict().items()}, pack(facts), path)
+
+
+def prediction_writer(folder: Path, experiment: Experiment, model: str, dataset, world: World) -> PredictionWriter:
+    """Of all processes on the same folder, which the first one prepares.
+
+    model: what tells it from others of the experiment, e.g. "seed 0". Predictions of another model or another
+    post-processing are removed: what was measured on them is not used either. Raises BenchError where `folder` cannot
+    be written.
+    """
+    identity = {
+        "dataset": experiment.dataset,
+        "split": dataset.split,
+        "model": f"{experiment.key} {model}",
+        "post_processing": POST_PROCESSING,
+    }
+    if not world.is_main:
+        world.wait()
+    try:
+        writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
+    except BenchError:
+        shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
+        writer = PredictionWriter(folder / PREDICTIONS, dataset, identity)
+    if world.is_main:
+        world.wait()
+    return writer
+
+
+def _forget_evaluation(folder: Path) -> None:
+    """Remove what the evaluation of an earlier training left."""
+    clear(folder)
+    shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
+
+
+@torch.inference_mode()
+def predict_image(model: nn.Module, evaluator: Evaluator, sample: Sample, resizing: Resizing) -> Prediction:
+    """What `model`, in evaluation mode, predicts for one image, as the evaluator counts it."""
+    model.eval()
+    image = resize_image(sample.image, *resizing)
+    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
+    output = model(batch)
+    sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
+    if isinstance(output, PixelPrediction):
+        labels = pixel_labels(output.logits[0], *sizes).cpu().numpy()
+        return Prediction(sample.image_id, sizes[-1], labels=labels)
+    return evaluator.predict(sample.image_id, output.class_logits[0], output.mask_logits[0], sizes)
+
+
+def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
+    """Metrics of a record; one without a value (nan) is left out."""
+    return {name: {"value": value, "unit": "%", "n": images} for name, value in values.items() if value == value}
+
+
+def evaluate(
+    model: nn.Module,
+    resizing: Resizing,
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+    log: ImageLog | None = None,
+    predictions: PredictionWriter | None = None,
+) -> dict[str, float]:
+    """The metrics of the data set's task in percent, image by image; nan where there is nothing to average over.
+
+    resizing: pixels of the shorter and at most of the longer side of a test image, None: as it is. With `log`, the
+    images that it holds are not evaluated again; with `predictions`, what is evaluated is saved there too, and images
+    of the log that were not saved are.
+    """
+    evaluator = make_evaluator(dataset)
+    for measured in log.replay() if log else ():
+        image_id = measured["image"]["id"]
+        if not evaluator.has(image_id) and (predictions is None or predictions.has(image_id)):
+            evaluator.take(measured)
+    if log and progress:
+        progress(evaluator.num_images, len(dataset))
+    for index in range(len(dataset)):
+        if evaluator.has(dataset.images[index]["id"]):
+            continue
+        predicted = predict_image(model, evaluator, dataset[index], resizing)
+        measured = evaluator.measure_prediction(predicted)
+        if predictions:
+            predictions.write(predicted)  # before the log, which says that all is done
+        evaluator.take(measured)
+        if log:
+            log.append(measured)
+        if progress:
+            progress(evaluator.num_images, len(dataset))
+    if predictions:
+        predictions.finish()
+    return evaluator.compute()

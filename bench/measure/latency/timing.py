@@ -1,0 +1,210 @@
+"""Latency of several models on this machine, all in one run, one after the other, round by round.
+
+Interleaving spreads slow phases of the machine over all models, so that their ratios stay fair. Weights are random:
+speed does not depend on them. What does depend on predictions is the post-processing of masks, which would find
+nothing to do on those of a random model; it is timed on a fixed synthetic prediction of the model's output shape
+(`workbench.synthetic_prediction`).
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench import provenance
+from bench.data.registry import get_dataset_info
+from bench.errors import BenchError
+from bench.experiments.experiment import PIXEL_METHODS, Experiment
+from bench.experiments.hashing import content_hash
+from bench.measure.complexity.flops import ImageSizes, Progress, Size
+from bench.measure.complexity.protocol import counted_images, size_text
+from bench.measure.latency.timing_log import TimingLog
+from bench.measure.latency.workbench import CONFIDENT_QUERIES, Workbench
+from models.clustering import fast_form
+
+# The commonest image of COCO val2017: 640x480 on disk.
+COCO_IMAGE = ImageSizes(original=(480, 640), image=(800, 1067), padded=(800, 1088))
+_MADE_OF = {  # what end to end contains besides the network, by task
+    "panoptic": f"panoptic segments of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "instance": f"the 100 best instances of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "semantic": f"labels of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
+    "pixel": "the class logits brought to the original size and argmax",
+}
+
+
+@dataclass(frozen=True)
+class LatencyProtocol:
+    """How often is timed. Every model first passes `warm_up_passes` images of `warm_up_size`, untimed.
+
+    warm_up_size: None for that of the timed image.
+    """
+
+    warm_up_size: Size | None
+    warm_up_passes: int
+    min_rounds: int
+    max_rounds: int
+
+
+# On a CPU a pass takes seconds, and no kernel is tuned to the shape: a smaller warm-up and few rounds do.
+CPU_PROTOCOL = LatencyProtocol(warm_up_size=(256, 352), warm_up_passes=1, min_rounds=3, max_rounds=30)
+CUDA_PROTOCOL = LatencyProtocol(warm_up_size=None, warm_up_passes=5, min_rounds=50, max_rounds=50)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One experiment's raw samples by metric name, in ms, one a round, and how they were taken."""
+
+    samples: dict[str, list[float]]
+    details: dict
+
+    @property
+    def metrics(self) -> dict[str, dict]:
+        """Median with 90th percentile, unit and count by metric name, as a record holds them."""
+        return {name: summarise(samples) for name, samples in self.samples.items()}
+
+
+def summarise(samples: Sequence[float]) -> dict:
+    """Median ("value") and 90th percentile ("p90", linear between neighbours) of samples in ms."""
+    p90 = torch.tensor(samples, dtype=torch.float64).quantile(0.9).item()
+    return {"value": statistics.median(samples), "unit": "ms", "n": len(samples), "p90": p90}
+
+
+def timed_image(experiment: Experiment) -> ImageSizes:
+    """The image that is timed: the commonest of COCO, on other data sets the one that FLOPs are counted on.
+
+    Raises BenchError where there is none, as `counted_images` does.
+    """
+    return COCO_IMAGE if experiment.dataset.startswith("coco") else counted_images(experiment)[0]
+
+
+def measure_latency(
+    experiments: Sequence[Experiment],
+    scratch: Path,
+    budget_s: float,
+    progress: Progress | None = None,
+    device: str = "cpu",
+    build: Callable[[Experiment], nn.Module] | None = None,
+    protocol: LatencyProtocol | None = None,
+    image: ImageSizes | None = None,
+) -> dict[str, Latency]:
+    """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
+
+    scratch: file to which every single timing is appended. A killed run goes on from it in the same round, unless
+        machine, software, commit, uncommitted edits, experiments or protocol differ. It is the caller's to remove
+        afterwards.
+    budget_s: wall time in seconds, that of earlier, killed parts of the run included. A further round is begun only
+        if it fits, but never fewer than `protocol.min_rounds` and never more than `protocol.max_rounds`.
+    progress: called with the timings done, those expected in all, and what is being done.
+    device: "cpu" or "cuda". build: default `bench.zoo.build_model`. protocol: default by device. image: default
+        `timed_image`, which must be the same for all experiments.
+    Raises BenchError for a device that is not there, ValueError for experiments with different images.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("device 'cuda' is not available: use 'cpu', or a machine with a GPU")
+    mark = time.perf_counter()
+    protocol = protocol or (CPU_PROTOCOL if device == "cpu" else CUDA_PROTOCOL)
+    image = image or _common_image(experiments)
+    keys = [experiment.key for experiment in experiments]
+    log = TimingLog(scratch, _context(device, protocol, image, keys), keys)
+    report = _reporter(progress, log, protocol, budget_s)
+    bench = None
+    done = 0
+    while done < _rounds(log, done, protocol, budget_s):
+        for key in (key for key in keys if (done, key) not in log):
+            load = _load_average()
+            if bench is None:  # not before it is known that something is left to time
+                bench = _warm_bench(experiments, device, build, protocol, image, report)
+            report(key)
+            network_ms, end_to_end_ms = bench.time(key)
+            now = time.perf_counter()
+            log.append(done, key, network_ms, end_to_end_ms, now - mark, load, fast_form(device))
+            mark = now
+        done += 1
+    report("timed")
+    return {
+        e.key: Latency(_samples(log, e.key, done), _details(e, log, device, protocol, image, done)) for e in experiments
+    }
+
+
+def _common_image(experiments: Sequence[Experiment]) -> ImageSizes:
+    image, *others = {timed_image(experiment) for experiment in experiments}
+    if others:
+        raise ValueError("experiments that are timed together need one image size")
+    return image
+
+
+def _warm_bench(experiments, device, build, protocol, image, report) -> Workbench:
+    if build is None:
+        from bench.zoo import build_model as build  # only here: the module must import without every model's package
+    report("building the models")
+    bench = Workbench(experiments, device, build, image)
+    for experiment in experiments:
+        report(f"warming up {experiment.key}")
+        for _ in range(protocol.warm_up_passes):
+            bench.time(experiment.key, protocol.warm_up_size)
+    return bench
+
+
+def _rounds(log: TimingLog, done: int, protocol: LatencyProtocol, budget_s: float) -> int:
+    """Rounds to expect in all, given that `done` are complete: what the budget allows, within the limits."""
+    more = 0
+    if done:
+        more = int(max(0.0, budget_s - log.spent_s()) / max(log.round_s(done - 1), 1e-9))
+    return min(max(done + more, protocol.min_rounds), protocol.max_rounds)
+
+
+def _reporter(progress: Progress | None, log: TimingLog, protocol: LatencyProtocol, budget_s: float):
+    def report(label: str) -> None:
+        if progress:
+            done = len(log) // len(log.keys)
+            progress(len(log), _rounds(log, done, protocol, budget_s) * len(log.keys), label)
+
+    return report
+
+
+def _samples(log: TimingLog, key: str, rounds: int) -> dict[str, list[float]]:
+    return {f"latency_{name}": log.samples(key, f"{name}_ms", rounds) for name in ("network", "end_to_end")}
+
+
+def _made_of(experiment: Experiment) -> str:
+    pixel = experiment.method in PIXEL_METHODS
+    return _MADE_OF["pixel" if pixel else get_dataset_info(experiment.dataset).task]
+
+
+def _details(
+    experiment: Experiment, log: TimingLog, device: str, protocol: LatencyProtocol, image: ImageSizes, rounds: int
+) -> dict[str, str | int]:
+    loads, padding = log.loads(), "" if image.padded == image.image else f" padded to {size_text(image.padded)}"
+    details = {
+        "run": log.run,
+        "device": device,
+        "batch": 1,
+        "weights": "random",
+        "memory_format": "channels last",
+        "clustering": log.clustering(),
+        "post_processing": _made_of(experiment),
+        "image_size": size_text(image.image) + padding,
+        "original_size": size_text(image.original),
+        "warm_up": f"{protocol.warm_up_passes} pass(es) at {size_text(protocol.warm_up_size or image.padded)}",
+        "rounds": rounds,
+    }
+    if loads:  # before the first and before the last timing
+        details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
+    return details
+
+
+def _load_average() -> float | None:
+    """Processes that want to run, mean of the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has no such function
+        return None
+
+
+def _context(device: str, protocol: LatencyProtocol, image: ImageSizes, keys: Sequence[str]) -> str:
+    return content_hash([provenance.state(), device, asdict(protocol), asdict(image), list(keys)])

@@ -1,0 +1,136 @@
+"""Models ready to be timed side by side, within the memory of about one of them."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.registry import get_dataset_info
+from bench.evaluation.postprocess import (
+    Sizes,
+    instance_predictions,
+    panoptic_segments,
+    pixel_labels,
+    semantic_labels_of,
+)
+from bench.experiments.experiment import Experiment
+from bench.measure.complexity.flops import ImageSizes, Size
+from bench.training.engine import MEMORY_FORMAT
+from models.clustering import fast_form, use_form
+from models.outputs import MaskPrediction, PixelPrediction
+
+CONFIDENT_QUERIES = 20
+_ALIGNMENT = 16  # floats: 64 bytes, a cache line
+
+
+class Workbench:
+    """Models of several experiments on one device, in evaluation mode, and what their timing needs."""
+
+    def __init__(
+        self,
+        experiments: Sequence[Experiment],
+        device: str,
+        build: Callable[[Experiment], nn.Module],
+        sizes: ImageSizes,
+    ):
+        self.device, self.sizes = device, sizes
+        self.models: dict[str, nn.Module] = {}
+        self._datasets = {e.key: e.dataset for e in experiments}
+        self._predictions: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        pool = torch.empty(0, device=device)
+        for experiment in experiments:
+            model = use_form(build(experiment).eval().to(device), fast_form(device))
+            if _pooled_numel(model) > pool.numel():
+                pool = torch.empty(_pooled_numel(model), device=device).normal_(std=0.02)
+                for other in self.models.values():
+                    _move_weights(other, pool)
+            _move_weights(model, pool)
+            self.models[experiment.key] = model
+
+    def time(self, key: str, size: Size | None = None) -> tuple[float, float]:
+        """Milliseconds of one image of batch 1 (default: `sizes.padded`): network alone, and with post-processing."""
+        model = self.models[key]
+        image = self._image(size or self.sizes.padded).to(self.device, memory_format=MEMORY_FORMAT)
+        with torch.inference_mode():
+            start = self._now()
+            output = model(image)
+            network = self._now()
+            logits = self._logits(output)
+            sizes = image.shape[-2:], self.sizes.image, self.sizes.original
+            ready = self._now()
+            post_process(logits, self._datasets[key], sizes)
+            end = self._now()
+        return (network - start) * 1000, (network - start + end - ready) * 1000
+
+    @staticmethod
+    def _image(size: Size) -> Tensor:
+        """A normalised image of noise: some devices are faster on zeros."""
+        return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+    def _now(self) -> float:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _logits(self, output: MaskPrediction | PixelPrediction) -> tuple[Tensor, ...]:
+        """What is post-processed: the model's own class logits of pixels, or a synthetic set of masks with classes."""
+        if isinstance(output, PixelPrediction):
+            return (output.logits[0],)
+        shape = (*output.class_logits.shape[1:], *output.mask_logits.shape[2:])
+        if shape not in self._predictions:
+            self._predictions[shape] = tuple(part.to(self.device) for part in synthetic_prediction(*shape))
+        return self._predictions[shape]
+
+
+def post_process(logits: tuple[Tensor, ...], dataset: str, sizes: Sizes) -> object:
+    """The result at the image's original size, by the task of the data set.
+
+    logits: class logits [Q, K+1] and mask logits [Q, h, w], or the class logits [K, h, w] of pixels alone.
+    """
+    if len(logits) == 1:
+        return pixel_labels(*logits, *sizes)
+    info = get_dataset_info(dataset)
+    if info.task == "semantic":
+        return semantic_labels_of(*logits, *sizes)
+    is_thing = [True] * info.num_things + [False] * info.num_stuff
+    results = {"panoptic": panoptic_segments, "instance": instance_predictions}
+    return results[info.task](*logits, is_thing, sizes=sizes)
+
+
+def synthetic_prediction(queries: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """What a trained model could return: class logits [Q, classes] (the last is "no object"), mask logits [Q, h, w].
+
+    The first 20 queries are certain of one class each; their masks are discs on a grid that overlap a little, so
+    that each one competes for pixels and is kept. The others predict "no object" and an empty mask. Each has one class
+    that is likelier than the rest, so that the best pairs of query and class, the instances, are of different queries.
+    """
+    confident = min(CONFIDENT_QUERIES, queries)
+    class_logits = torch.zeros(queries, classes)
+    every = torch.arange(queries)
+    class_logits[every, every % (classes - 1)] = 1.0
+    class_logits[:, -1] = 20.0
+    chosen = every[:confident]
+    class_logits[chosen, -1] = 0.0
+    class_logits[chosen, chosen % (classes - 1)] = 20.0
+    mask_logits = torch.full((queries, height, width), -10.0)
+    y = (torch.arange(height) + 0.5) / height
+    x = (torch.arange(width) + 0.5) / width
+    for i in range(confident):
+        row, column = divmod(i, 5)
+        distance = ((y[:, None] - (row + 0.5) / 4) ** 2 * 16 + (x - (column + 0.5) / 5) ** 2 * 25).sqrt()
+        mask_logits[i] = 10 * (0.55 - distance)  # radius 0.55 of a grid cell: neighbours overlap
+    return class_logits, mask_logits
+
+
+def _pooled_numel(model: nn.Module) -> int:
+    return sum(-(-p.numel() // _ALIGNMENT) * _ALIGNMENT for p in model.parameters() if p.dim() > 1)
+
+
+def _move_weights(model: nn.Module, pool: Tensor) -> None:
+    """Let the matrices and kernels of a model be consecutive views of `pool`: models share memory, layers do not."""
+    offset = 0
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = pool[offset : offset + parameter.numel()].view(parameter.shape)
+            offset += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT

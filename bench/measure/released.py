@@ -1,0 +1,97 @@
+"""Accuracy of a checkpoint that somebody else trained: evaluated here, nothing is trained."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from bench.errors import BenchError
+from bench.evaluation.image_log import ImageLog
+from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
+from bench.experiments.recipe import POST_PROCESSING, test_resizing
+from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
+from bench.measure.complexity.flops import count_parameters
+from bench.records import Store
+from bench.training.distributed import World
+from bench.training.engine import MEMORY_FORMAT
+from bench.weights.files import sha256
+from bench.weights.load import open_weights
+from models.clustering import fast_form, use_form
+
+LOG = "images.jsonl"
+
+
+def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path | None = None) -> bool:
+    """Whether the store has the record of this file, by its SHA-256, on the data that is found, made as today.
+
+    Raises BenchError where it has that of another file or of other data, and for a file that cannot be read.
+    """
+    record = store.get(experiment, "released")
+    if record is None:
+        return False
+    path, remedy = store.record_path(experiment, "released"), "--force replaces it, another --store keeps both"
+    known, digest = record.details["weights"], sha256(weights)
+    if known["sha256"] != digest:
+        raise BenchError(
+            f"{path} is of {known['file']} (SHA-256 {known['sha256'][:12]}), not of {weights} (SHA-256 "
+            f"{digest[:12]}): {remedy}"
+        )
+    try:
+        data = split_fingerprint(experiment.dataset, get_dataset_info(experiment.dataset).eval_split, data_root)
+    except BenchError:
+        return record.is_current  # no data to compare with
+    if record.details.get("val_fingerprint", data) != data:
+        raise BenchError(
+            f"{path} is of other data ({record.details.get('val_images')} images) than those in "
+            f"{data_root or 'the folder of the data'}: {remedy}"
+        )
+    return record.is_current
+
+
+def measure_released(
+    experiment: Experiment, weights: Path, folder: Path, data_root: Path | None, progress: Progress
+) -> tuple[dict[str, dict], dict]:
+    """Metrics and details of a record, on the data set's split for results, with a log in `folder` to go on from.
+
+    The predictions are saved in `folder` too (`bench score` reads them).
+
+    Raises BenchError where the file is not of this experiment, and for missing or broken data.
+    """
+    info = get_dataset_info(experiment.dataset)
+    val_set = open_split(experiment.dataset, info.eval_split, data_root)
+    opened = open_weights(weights, **experiment.to_dict())
+    model, facts = opened.build(), opened.facts
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).to(memory_format=MEMORY_FORMAT)
+    if experiment.scale == "paper":  # thousands of images
+        use_form(model, fast_form(device))
+    resizing = test_resizing(experiment)
+    details = {
+        "weights": facts,
+        "test_shorter_side": resizing[0],
+        "test_longer_side": resizing[1],
+        "val_images": len(val_set),
+        "official_images": info.images.get(info.eval_split),
+        "val_split": info.eval_split,
+        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
+        "device": str(device),
+        "post_processing": POST_PROCESSING,
+    }
+    identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
+    log = ImageLog(folder / LOG, identity)
+
+    def on_image(done: int, count: int) -> None:
+        progress(done, count, f"evaluated {done}/{count}")
+
+    begun = time.monotonic()
+    predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, World(device=device))
+    metrics = percentages(evaluate(model, resizing, val_set, on_image, log, predictions), len(val_set))
+    seconds = log.seconds + time.monotonic() - begun
+    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
+    details |= {
+        "resumed_after_images": log.images,
+        "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
+        "parameters": count_parameters(model),
+    }
+    return metrics, details

@@ -1,1 +1,0 @@
-"""Costs of a model on this machine: parameters, FLOPs and latency."""

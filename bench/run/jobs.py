@@ -1,0 +1,257 @@
+"""What one subprocess of a run does: measure one thing (or a group's latencies) and write its records.
+
+`python -m bench.run.jobs '<job as JSON>'` prints one JSON object a line to standard output: progress
+{"done", "total", "label"}, last {"finished": true} or {"error": one line}. It ends when its standard input closes, so
+that no job outlives a runner that was killed.
+"""
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.experiments.experiment import Experiment
+from bench.experiments.experiment import experiment as make_experiment
+from bench.records import Record, Store
+from bench.run.forced import is_older
+
+if TYPE_CHECKING:
+    from bench.training.engine import Execution
+
+CHECKPOINT = "checkpoint.pt"  # as in bench.training.engine, which imports torch
+REPORT_SECONDS = 0.3
+WAIT_SECONDS = 2.0
+IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients
+TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
+BUSY, WANTED, DONE = range(3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """kind: that of the records. experiments: one, or for "latency" all that are timed together.
+
+    seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
+    weights: the checkpoint of "released".
+    since: seconds since the epoch; what is older than that is measured again, see `bench.run.forced`.
+    """
+
+    kind: str
+    experiments: tuple[Experiment, ...]
+    store: str
+    seed: int | None = None
+    budget_s: float = 0.0
+    data_root: str | None = None
+    weights: str | None = None
+    since: float | None = None
+    command: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        values = json.loads(text)
+        experiments = tuple(Experiment.from_dict(e) for e in values.pop("experiments"))
+        return cls(experiments=experiments, **{**values, "command": tuple(values["command"])})
+
+    @property
+    def label(self) -> str:
+        if len(self.experiments) > 1:
+            common = [{e.backbone for e in self.experiments}, {e.dataset for e in self.experiments}]
+            where = "".join(f" {value}" for values in common if len(values) == 1 for value in values)
+            return f"{self.kind} of {len(self.experiments)} models{where}"
+        if self.weights:
+            return f"evaluation of {Path(self.weights).name}"
+        e = self.experiments[0]
+        where = e.dataset if e.scale == "small" else e.backbone  # small models have one backbone
+        words = [self.kind, e.method, where, *_particulars(e), *([] if self.seed is None else [f"seed {self.seed}"])]
+        return " ".join(words)
+
+
+def _particulars(e: Experiment) -> list[str]:
+    """What sets an experiment apart from Table 1's with the same method and backbone, in words."""
+    plain = make_experiment(e.method, e.backbone, e.dataset, e.scale)
+    # These decide the defaults of others: without the first no DCNv2, with the standard decoder nine layers.
+    chosen = {"hierarchical_level": e.hierarchical_level, "transformer_decoder": e.transformer_decoder}
+    alike = make_experiment(e.method, e.backbone, e.dataset, e.scale, **chosen)
+    words = [
+        (e.scale == "paper" and e.dataset != "coco_panoptic", e.dataset),
+        (e.hierarchical_level != plain.hierarchical_level, f"level {e.hierarchical_level}"),
+        (e.transformer_decoder != plain.transformer_decoder, f"{e.transformer_decoder} decoder"),
+        (e.decoder_layers != alike.decoder_layers, f"layers {e.decoder_layers}"),
+        (e.num_queries != alike.num_queries, f"queries {e.num_queries}"),
+        (e.downsampling != alike.downsampling, f"{e.downsampling} downsampling"),
+    ]
+    return [word for differs, word in words if differs]
+
+
+class Reporter:
+    """Progress callback (done, total, label) that prints at most every 0.3 s and at the end."""
+
+    def __init__(self):
+        self._last = -math.inf
+
+    def __call__(self, done: float, total: float, label: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= REPORT_SECONDS or done >= total:
+            self._last = now
+            emit({"done": done, "total": total, "label": label})
+
+
+def emit(message: dict) -> None:
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:
+        os._exit(1)  # the runner is gone
+
+
+def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) -> None:
+    """Measure and write the records, unless they are there. Raises BenchError.
+
+    Where another process measures the same thing, this one waits: for its record, or to take over if it dies.
+    execution: of a training; its processes all call this, the first one decides and writes. Stopped is raised as by
+    `bench.training.engine.train`.
+    """
+    measure = {
+        "complexity": _complexity,
+        "latency": _latency,
+        "accuracy": partial(_accuracy, execution=execution),
+        "released": _released,
+    }[job.kind]
+    if execution is not None:
+        from bench.training.distributed import Stopped
+    store = Store(job.store)
+    is_main = execution is None or execution.world.is_main
+    while True:
+        with store.claim(job.experiments[0], job.kind, job.seed) if is_main else nullcontext(False) as mine:
+            state = BUSY if not mine else DONE if _is_done(job, store) else WANTED
+            if execution is not None:
+                state = int(execution.world.gather(state)[0])
+            if state == WANTED:
+                measure(job, store, report)
+            if state != BUSY:
+                return
+        report(0, 1, "waiting for another process that measures this")
+        time.sleep(WAIT_SECONDS)
+        if execution is not None and execution.stop():
+            raise Stopped
+
+
+def _is_done(job: Job, store: Store) -> bool:
+    if any(is_older(store.record_path(e, job.kind, job.seed), job.since) for e in job.experiments):
+        return False
+    if job.kind == "released":
+        from bench.measure.released import is_done
+
+        return is_done(store, job.experiments[0], Path(job.weights), job.data_root and Path(job.data_root))
+    return all(store.state(experiment, job.kind, job.seed) == "done" for experiment in job.experiments)
+
+
+def _complexity(job: Job, store: Store, report: Reporter) -> None:
+    from bench import provenance
+    from bench.measure.complexity.flops import measure_complexity
+    from bench.measure.complexity.protocol import protocol
+
+    begun, facts = time.monotonic(), provenance.collect(list(job.command))
+    metrics = measure_complexity(job.experiments[0], report)
+    facts["duration_s"] = time.monotonic() - begun
+    store.write(Record(job.experiments[0], "complexity", metrics, facts, details=protocol(job.experiments[0])))
+
+
+def _latency(job: Job, store: Store, report: Reporter) -> None:
+    import torch
+
+    from bench import provenance
+    from bench.measure.latency.timing import measure_latency
+
+    begun, facts = time.monotonic(), provenance.collect(list(job.command))
+    scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    _drop_older(scratch, job.since)
+    results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
+    facts["duration_s"] = time.monotonic() - begun
+    for experiment in job.experiments:
+        result = results[experiment.key]
+        record = Record(experiment, "latency", result.metrics, facts, samples=result.samples, details=result.details)
+        store.write(record)
+    scratch.unlink()
+
+
+def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | None") -> None:
+    from bench import provenance
+    from bench.measure.accuracy import measure_accuracy
+
+    experiment = job.experiments[0]
+    facts = provenance.collect(list(job.command))
+    folder = store.scratch_dir(experiment, "accuracy", job.seed)
+    root = Path(job.data_root) if job.data_root else None
+    if execution is None and experiment.scale == "paper":
+        from bench.training.engine import Execution
+
+        execution = Execution(micro_batch=IMAGES_AT_ONCE)
+    if execution is None or execution.world.is_main:
+        _drop_older(folder / CHECKPOINT, job.since)
+    result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
+    if result is None:  # the first process has it
+        return
+    parts = ("training_seconds", "evaluation_seconds")  # of all parts of a run that was killed
+    facts["duration_s"] = sum(result.metrics[name]["value"] for name in parts)
+    record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
+    store.write(record)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _released(job: Job, store: Store, report: Reporter) -> None:
+    from bench import provenance
+    from bench.measure.released import LOG, measure_released
+
+    experiment = job.experiments[0]
+    facts = provenance.collect(list(job.command))
+    folder = store.scratch_dir(experiment, "released")
+    _drop_older(folder / LOG, job.since)
+    root = Path(job.data_root) if job.data_root else None
+    metrics, details = measure_released(experiment, Path(job.weights), folder, root, report)
+    facts["duration_s"] = metrics["evaluation_seconds"]["value"]
+    store.write(Record(experiment, "released", metrics, facts, details=details))
+    (folder / LOG).unlink()
+
+
+def _drop_older(path: Path, since: float | None) -> None:
+    """Remove the work of an earlier run than the forced one."""
+    if is_older(path, since):
+        path.unlink()
+
+
+def _end_with_the_runner() -> None:
+    def wait() -> None:
+        while os.read(0, 4096):  # not sys.stdin: Python aborts at its end when a thread holds that one's lock
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    _end_with_the_runner()
+    try:
+        run_job(Job.from_json(sys.argv[1]), Reporter())
+    except BenchError as error:
+        emit({"error": str(error)})
+        sys.exit(2)
+    except OSError as error:  # a full or unwritable disk
+        place = error.filename or "no file named"
+        emit({"error": f"{error.strerror or error} ({place}): free space or make it writable"})
+        sys.exit(2)
+    emit({"finished": True})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.experiments.declaration import Measurement, PaperTable
+from bench.experiments.experiment import Experiment
+from bench.experiments.recipe import recipe_for
+from bench.experiments.tables import timed_together
+from bench.provenance import available_cores
+from bench.records import Store
+from bench.report.published import load_published
+from bench.run import forced
+from bench.run.jobs import Job
+from bench.run.pool import JobPool
+
+LATENCY_BUDGET_S = 60.0  # of a group that is timed together; on a CPU three rounds are taken even if they need longer
+
+# Seconds of one core for the estimates, as measured on the machine of the reference store. Only the shares matter
+# once a run has begun: the estimate of what remains is corrected by what was done.
+COMPLEXITY_S = {"r50": 9.0, "r101": 10.0, "swin_s": 13.0, "swin_l": 12.0}
+STEP_S = {"hcformer": 0.27, "hcformer+": 0.28, "maskformer": 0.22, "mask2former": 0.43}
+PAPER_STEP_S = 4.0  # of a GPU
+# Latency on all cores: a pass of HCFormer on COCO's image by backbone (another one: 2 s), what other methods add to it,
+# and how many times COCO's pixels the images of other data sets have. Before: building, compiling, warming up.
+PASS_S = {"r50": 1.0, "swin_s": 2.3, "swin_l": 8.7}
+MORE_S = {"maskformer": 0.7, "mask2former": 3.3}
+PIXELS = {"ade20k": 0.3, "cityscapes": 2.4}
+LATENCY_START_S, CPU_ROUNDS = 25.0, 3
+IMAGE_S = {"paper": 6.0, "small": 0.03}  # of an evaluation, with both cores; Mask2Former R50
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A measurement of a table, its state in the store ("done", "stale", "missing") and its estimate in seconds."""
+
+    measurement: Measurement
+    state: str
+    estimate_s: float
+
+
+def plan(table: PaperTable, store: Store, scale: str = "small") -> list[Planned]:
+    """Everything the table needs, in the order of measurement. Raises BenchError for a damaged record."""
+    measurements = table.measurements(scale)
+    groups = Counter(timed_together(m.experiment) for m in measurements if m.kind == "latency")
+    return [
+        Planned(m, store.state(m.experiment, m.kind, m.seed), estimate(m, groups))
+        for m in sorted(measurements, key=lambda m: ("complexity", "latency", "accuracy").index(m.kind))
+    ]
+
+
+def latency_groups(planned: Sequence[Planned]) -> list[tuple[Experiment, ...]]:
+    """The groups that have to be timed for these latencies, each whole and once, in the plan's order."""
+    timed = [p.measurement.experiment for p in planned if p.measurement.kind == "latency"]
+    return list(dict.fromkeys(timed_together(experiment) for experiment in timed))
+
+
+def latency_seconds(group: Sequence[Experiment]) -> float:
+    """Seconds that timing a group is expected to take, alone on all cores of a CPU."""
+    passes = sum((PASS_S.get(e.backbone, 2.0) + MORE_S.get(e.method, 0.0)) * PIXELS.get(e.dataset, 1.0) for e in group)
+    return max(LATENCY_BUDGET_S, LATENCY_START_S + CPU_ROUNDS * passes)
+
+
+def estimate(measurement: Measurement, timed: Mapping[tuple[Experiment, ...], int]) -> float:
+    """Seconds a measurement is expected to take on one core; latency: its share of its group's run, on all cores.
+
+    timed: how many of the plan's measurements each group of latencies serves.
+    """
+    experiment = measurement.experiment
+    if measurement.kind == "complexity":
+        return COMPLEXITY_S.get(experiment.backbone, 15.0)
+    if measurement.kind == "latency":
+        group = timed_together(experiment)
+        return latency_seconds(group) / timed[group]
+    step = PAPER_STEP_S if experiment.scale == "paper" else STEP_S.get(experiment.method, 0.3)
+    return recipe_for(experiment).iterations * step
+
+
+def run(
+    table: PaperTable, store: Store, scale: str = "small", data_root: Path | None = None, force: bool = False,
+    quiet: bool = False,
+) -> list[str]:  # fmt: skip
+    """Measure what is missing or stale; returns one line for each job that failed.
+
+    force: measure everything again, or what is left of that where an earlier forced run was stopped.
+
+    Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
+    after the other (`timed_together`): ratios need one run, so one missing record means that its whole group is timed.
+    """
+    name = f"{table.name}-{scale}"
+    since = forced.begin(store, name) if force else None
+    planned = [p for p in plan(table, store, scale) if p.state != "done" or _is_older(p.measurement, store, since)]
+    command = tuple(["bench", *sys.argv[1:]])
+    common = {"store": str(store.path), "since": since, "command": command}
+    single = [
+        (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
+        for p in planned
+        for m in (p.measurement,)
+        if m.kind != "latency"
+    ]
+    latency = [
+        (Job("latency", group, budget_s=LATENCY_BUDGET_S, **common), latency_seconds(group))
+        for group in latency_groups(planned)
+    ]
+    trainings = [job for job in single if job[0].kind == "accuracy"]
+    stages = [
+        ([job for job in single if job[0].kind == "complexity"], workers()),
+        (latency, 1),
+        (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
+    ]
+    if table.rows:
+        load_published(table.name)  # a broken checkout shows now, not when all is measured
+    prepare_data([job.experiments[0] for job, _ in trainings], data_root)
+    failures = JobPool(stages, store, quiet).run() if planned else []
+    if not failures:
+        forced.end(store, name)
+    return failures
+
+
+def evaluate_released(
+    experiment: Experiment, weights: Path, store: Store, data_root: Path | None = None, force: bool = False,
+    quiet: bool = False,
+) -> list[str]:  # fmt: skip
+    """Evaluate a checkpoint that was trained elsewhere; returns a line if that failed, nothing if it is there.
+
+    Raises BenchError before anything starts: for an unreadable file, a record of another file (without force), a data
+    set whose files are missing.
+    """
+    from bench.data.registry import get_dataset_info, open_split
+    from bench.measure.released import is_done
+    from bench.weights.files import sha256
+
+    info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
+    since = forced.begin(store, name) if force else None
+    again = forced.is_older(store.record_path(experiment, "released"), since)
+    if not again and is_done(store, experiment, weights, data_root):
+        forced.end(store, name)
+        return []
+    root = root_of(experiment, data_root)
+    images = len(open_split(info.name, info.eval_split, root and Path(root)))
+    job = Job(
+        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), since=since,
+        command=tuple(["bench", *sys.argv[1:]]),
+    )  # fmt: skip
+    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+    if not failures:
+        forced.end(store, name)
+    return failures
+
+
+def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
+    return forced.is_older(store.record_path(m.experiment, m.kind, m.seed), since)
+
+
+def root_of(experiment: Experiment, data_root: Path | None) -> str | None:
+    """The folder that the experiment's data set is looked for in; generated ones lie in the cache."""
+    from bench.data.registry import get_dataset_info
+
+    return None if data_root is None or get_dataset_info(experiment.dataset).generated else str(data_root)
+
+
+def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:
+    """Write generated data sets once, before subprocesses ask for them at the same time, and look for the others.
+
+    Raises BenchError where files are missing, before hours of counting and timing.
+    """
+    from bench.data.registry import get_dataset_info, open_split
+
+    for name in sorted({experiment.dataset for experiment in experiments}):
+        for split in ("train", get_dataset_info(name).eval_split):
+            open_split(name, split, None if get_dataset_info(name).generated else data_root)
+
+
+def workers() -> int:
+    """Subprocesses at a time: the cores of this process, at most 8 (each loads its own libraries)."""
+    return max(1, min(8, available_cores()))
+
+
+def training_slots(scale: str) -> int:
+    """Trainings at a time: one a core, but one alone where they would share a GPU or are of paper scale."""
+    import torch
+
+    return 1 if torch.cuda.is_available() or scale == "paper" else workers()

@@ -1,0 +1,318 @@
+"""One job: its JSON, its messages and exit codes, two processes at the same measurement, and a kill in training."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data.synthesis import synthetic
+from bench.experiments import RECIPES, experiment, get_table, recipe_for
+from bench.records import Store
+from bench.run import jobs
+from bench.run.jobs import Job, Reporter
+from bench.training import engine
+from tests.report.fakes import R50, SMALL, complexity
+
+ROOT = Path(__file__).resolve().parents[2]
+CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job("complexity", (R50,), "a folder/é"),
+        Job("latency", (R50, SMALL), "s", budget_s=12.5, since=1.5e9 + 0.1, command=("bench", "run", "--store", "a b")),
+        Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
+        Job("released", (R50,), "s", weights="my weights.safetensors"),
+    ],
+    ids=lambda job: job.kind,
+)
+def test_json_round_trip(job):
+    assert Job.from_json(job.to_json()) == job
+
+
+LABELS = {
+    "tableIIb": [
+        *(f"hcformer r50{level}" for level in (" level 0", " level 1 conv downsampling", " level 2 conv downsampling")),
+        "hcformer r50 conv downsampling",
+        "hcformer synthetic_panoptic level 0",
+        *(f"hcformer synthetic_panoptic{level} conv downsampling" for level in (" level 1", " level 2", "")),
+    ],
+    "tableIII": [
+        "maskformer r50",
+        "hcformer+ r50 standard decoder",
+        "maskformer synthetic_panoptic",
+        *(f"hcformer{plus} synthetic_panoptic{decoder}" for plus in ("", "+") for decoder in (" standard decoder", "")),
+    ],
+    "tableVII": [
+        *(f"hcformer r50 ade20k{layers}" for layers in (" layers 1", " layers 2", " layers 4", "", " layers 16")),
+        *(f"hcformer synthetic_panoptic layers {layers}" for layers in (1, 2, 4, 8, 16)),
+    ],
+}
+
+
+def test_labels():
+    assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
+    levels = (R50, experiment("hcformer", "r50", "coco_panoptic", "paper", hierarchical_level=0))
+    assert Job("latency", levels, "s").label == "latency of 2 models r50 coco_panoptic"
+    assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
+    assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer synthetic_panoptic seed 0"
+    for table, labels in LABELS.items():
+        rows = [row.experiment for row in (*get_table(table).rows, *get_table(table).small_rows) if row.experiment]
+        assert [Job("accuracy", (e,), "s", seed=1).label for e in rows] == [
+            f"accuracy {label} seed 1" for label in labels
+        ]
+    assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"
+
+
+def test_reporter_is_not_talkative_but_tells_the_end(capsys, monkeypatch):
+    now = 50.0
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now)
+    report = Reporter()
+    for done in range(101):
+        report(done, 100, "step")
+        now += 0.01
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert 3 <= len(lines) <= 6 and lines[0]["done"] == 0 and lines[-1] == {"done": 100, "total": 100, "label": "step"}
+
+
+# Processes
+
+# `bench.run.jobs` whose complexity measurement does what the job's command says.
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from bench.run import jobs
+from bench.errors import BenchError
+from tests.report.fakes import complexity
+def measure(job, store, report):
+    what = job.command[0]
+    if what == "mistake":
+        raise BenchError("file x is damaged: delete it")
+    if what == "bug":
+        print("a library says something")
+        raise RuntimeError("a bug")
+    report(1, 2, "measuring")
+    if what == "wait":
+        with open(store.path / "measured", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        while not (store.path / "go").exists():
+            time.sleep(0.02)
+        store.write(complexity(job.experiments[0]))
+    if what == "forever":
+        time.sleep(120)
+jobs._complexity, jobs.WAIT_SECONDS = measure, 0.1
+jobs.main()
+"""
+
+
+def start(store, *command, script=CHILD, **kwargs):
+    job = Job("complexity", (R50,), str(store.path), command=command)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", script, job.to_json()], cwd=ROOT, text=True, **pipes, **kwargs)
+
+
+def end(process):
+    """(exit code, messages, standard error) of a process whose standard input stays open to its end."""
+    with process:
+        try:
+            process.wait(timeout=20)
+        finally:
+            process.kill()
+        return process.returncode, process.stdout.read().splitlines(), process.stderr.read()
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "store").mkdir()
+    return Store(tmp_path / "store")
+
+
+def test_success_and_failures(store):
+    code, messages, errors = end(start(store, "nothing"))
+    assert (code, errors) == (0, "")
+    assert [json.loads(line) for line in messages] == [
+        {"done": 1, "total": 2, "label": "measuring"},
+        {"finished": True},
+    ]
+    code, messages, errors = end(start(store, "mistake"))
+    assert (code, messages, errors) == (2, ['{"error": "file x is damaged: delete it"}'], "")
+    code, messages, errors = end(start(store, "bug"))
+    assert (code, messages) == (1, ["a library says something"])
+    assert errors.startswith("Traceback") and errors.endswith("RuntimeError: a bug\n")
+
+
+def test_job_ends_when_its_standard_input_closes(store):
+    process = start(store, "forever")
+    assert "measuring" in process.stdout.readline()
+    process.stdin.close()
+    closed = time.monotonic()
+    assert end(process)[0] != 0
+    assert time.monotonic() - closed < 2
+
+
+def test_job_ends_when_nobody_reads(store):
+    process = start(store, "forever", script=CHILD.replace("report(1", "time.sleep(0.3) or report(1"))
+    process.stdout.close()
+    assert process.wait(timeout=20) == 1
+    process.stdin.close()
+    process.stderr.close()
+
+
+def test_second_process_waits_and_finds_it_done(store):
+    first = start(store, "wait")
+    assert "measuring" in first.stdout.readline()
+    second = start(store, "wait")
+    assert "waiting for another process" in second.stdout.readline()
+    (store.path / "go").touch()
+    assert [end(first)[0], end(second)[0]] == [0, 0]
+    assert (store.path / "measured").read_text() == f"{first.pid}\n"
+    assert store.state(R50, "complexity") == "done"
+
+
+def test_second_process_takes_over_from_a_dead_one(store):
+    first = start(store, "wait")
+    assert "measuring" in first.stdout.readline()
+    second = start(store, "wait")
+    assert "waiting" in second.stdout.readline()
+    first.kill()
+    end(first)
+    (store.path / "go").touch()
+    assert end(second)[0] == 0
+    assert (store.path / "measured").read_text() == f"{first.pid}\n{second.pid}\n"
+
+
+# In this process
+
+
+def test_done_is_not_measured_again_unless_older_than_a_forced_run(store, monkeypatch):
+    measured = []
+    monkeypatch.setattr(jobs, "_complexity", lambda job, store, report: measured.append(job))
+    store.write(complexity(R50))
+    job = Job("complexity", (R50,), str(store.path))
+    jobs.run_job(job, Reporter())
+    assert measured == []
+    written = store.record_path(R50, "complexity").stat().st_mtime
+    jobs.run_job(replace(job, since=written), Reporter())
+    assert measured == []
+    jobs.run_job(later := replace(job, since=written + 1), Reporter())
+    assert measured == [later]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "measure"),
+    [
+        ("accuracy", "checkpoint.pt", "bench.measure.accuracy.measure_accuracy"),
+        ("latency", "timings.jsonl", "bench.measure.latency.timing.measure_latency"),
+        ("released", "images.jsonl", "bench.measure.released.measure_released"),
+    ],
+)
+def test_a_forced_run_goes_on_from_its_own_work_alone(store, monkeypatch, kind, name, measure):
+    found = []
+
+    def stopped(*_):
+        found.append(work.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, stopped)
+    seed = 0 if kind == "accuracy" else None
+    job = Job(kind, (SMALL,), str(store.path), seed, weights="file")
+    work = store.scratch_dir(SMALL, kind, seed) / name
+    work.write_text("half")
+    written = work.stat().st_mtime
+    for since in (None, written, written + 1):
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run_job(replace(job, since=since), Reporter())
+    assert found == [True, True, False]
+
+
+def test_complexity_record(store):
+    seen = []
+    job = Job("complexity", (CHEAPEST,), str(store.path), command=("bench", "run", "table1"))
+    jobs.run_job(job, lambda *report: seen.append(report))
+    record = store.get(CHEAPEST, "complexity")
+    assert record.metrics["params"]["value"] == pytest.approx(45, rel=0.03)  # Table 1 of the paper
+    assert record.metrics["flops"]["value"] == pytest.approx(181, rel=0.03)
+    assert record.provenance["command"] == "bench run table1" and record.provenance["duration_s"] > 0
+    assert torch.__version__.startswith(record.provenance["versions"]["torch"])
+    assert record.details["images"].startswith("first 100 of COCO val2017")
+    assert seen and seen[-1][0] == seen[-1][1]
+
+
+# A kill in training
+
+ITERATIONS, STOPPED_AT = 4, 2
+# In both: the smallest recipe with which everything happens, and a checkpoint a step.
+SHRINK = f"""
+from dataclasses import replace
+from bench.data.synthesis import synthetic
+from bench.experiments import RECIPES
+from bench.training import engine
+synthetic.SPLITS = {{"train": 6, "val": 2}}
+key = ("synthetic_panoptic", "small")
+tiny = {{"iterations": {ITERATIONS}, "batch_size": 2, "num_points": 64, "seeds": (0,)}}
+RECIPES[key] = replace(RECIPES[key], **tiny)
+engine.CHECKPOINT_SECONDS = 0.0
+"""
+TRAIN = SHRINK + f"""
+import sys, time
+from bench.run import jobs
+from bench.training.update import Updater
+step = Updater.step
+def stopping(self, iteration, *rest):
+    if iteration == {STOPPED_AT}:
+        print("stopped", flush=True)
+        time.sleep(600)
+    return step(self, iteration, *rest)
+if len(sys.argv) > 2:
+    Updater.step = stopping
+jobs.main()
+"""  # fmt: skip
+
+
+@pytest.fixture
+def shrunk(monkeypatch, tmp_path):
+    """SHRINK in this process, one thread, and the data in a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    key = ("synthetic_panoptic", "small")
+    monkeypatch.setattr(synthetic, "SPLITS", synthetic.SPLITS)
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", engine.CHECKPOINT_SECONDS)
+    monkeypatch.setitem(RECIPES, key, RECIPES[key])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    exec(SHRINK, {})
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_killed_training_goes_on_and_ends_in_the_same_record(tmp_path, shrunk):
+    what = experiment("hcformer", "small", "synthetic_panoptic", "small", decoder_layers=1, num_queries=8)
+    straight, killed = Store(tmp_path / "straight"), Store(tmp_path / "killed")
+    jobs.run_job(Job("accuracy", (what,), str(straight.path), seed=1), Reporter())
+    job = Job("accuracy", (what,), str(killed.path), seed=1)
+    command = [sys.executable, "-c", TRAIN, job.to_json()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT, "text": True}
+    with subprocess.Popen([*command, "stop"], **pipes) as process:
+        assert any(line == "stopped\n" for line in process.stdout)
+        process.kill()
+    checkpoint = killed.scratch_dir(what, "accuracy", 1) / "checkpoint.pt"
+    assert checkpoint.exists() and killed.state(what, "accuracy", 1) == "missing"
+    with subprocess.Popen(command, **pipes) as process:
+        messages = [json.loads(line) for line in process.stdout if line.startswith("{")]
+        assert process.wait() == 0
+    assert messages[-1] == {"finished": True}
+    assert not checkpoint.exists()
+
+    expected, record = straight.get(what, "accuracy", 1), killed.get(what, "accuracy", 1)
+    assert (expected.details["resumed"], record.details["resumed"]) == (0, 1)
+    assert record.recipe == recipe_for(what).to_dict()
+    ours, theirs = ({n: m for n, m in r.metrics.items() if not n.endswith("_seconds")} for r in (record, expected))
+    assert ours == theirs and {"PQ", "mIoU_pan", "final_loss"} <= set(ours)
+    same = ("train_fingerprint", "val_fingerprint", "train_images", "val_images", "parameters", "imagenet_weights")
+    assert [name for name in same if record.details[name] != expected.details[name]] == []

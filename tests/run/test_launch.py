@@ -1,0 +1,301 @@
+"""Jobs of a launch: what is missing, what it costs, and real processes that are stopped, requeued and finish."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch.distributed.run import parse_args
+
+from bench.errors import BenchError
+from bench.experiments import experiment, get_table
+from bench.records import Store
+from bench.run import plan as runner
+from bench.run.launch import cost, here, plan, slurm
+from bench.run.launch.here import Direct, Here, Submitted
+from bench.run.launch.plan import Setup, command, find_trainings
+from bench.run.launch.supervisor import start
+from tests.report.fakes import R50, SMALL, accuracy, complexity, full_store
+from tests.run import fake_slurm
+
+STAND_IN = Path(__file__).with_name("stand_in_training.py")
+TABLE = get_table("table1")
+
+
+@pytest.fixture
+def setup(tmp_path):
+    return Setup(Store(tmp_path / "store"), entry=(str(STAND_IN),))
+
+
+class Log:
+    def __init__(self):
+        self.events = []
+
+    def report(self, what, training, reason):
+        self.events.append((what, training.label, reason))
+
+
+def starts(training, setup):
+    """What the stand-in noted at each start: process, first step, GPUs, parent."""
+    path = plan.work_folder(training, setup.store) / "pids"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def states(trainings, store):
+    return [store.state(t.experiment, "accuracy", t.seed) for t in trainings]
+
+
+def in_background(action):
+    failed = []
+
+    def run():
+        try:
+            action()
+        except BaseException as error:  # an assertion in a thread would be lost
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, failed
+
+
+@pytest.mark.parametrize("kind", [Submitted, Direct])
+def test_two_jobs_one_killed_and_requeued(setup, monkeypatch, kind):
+    """SIGTERM to one of them: exit code 75, requeued, resumed from its checkpoint; the other is not disturbed."""
+    monkeypatch.setenv("STEPS", "40")
+    victim, other = trainings = find_trainings(TABLE, setup.store, "small")[:2]
+
+    def kill():
+        wait_for(lambda: starts(victim, setup) and starts(other, setup))
+        time.sleep(0.3)
+        os.kill(int(starts(victim, setup)[0][0]), signal.SIGTERM)
+
+    thread, failed = in_background(kill)
+    log, most = Log(), []
+    pool = Here(setup, kind, 2, [], log.report)
+    assert pool.run(trainings, lambda: most.append(len(pool.running))) == []
+    thread.join()
+    assert not failed and max(most) == 2
+    assert states(trainings, setup.store) == ["done", "done"]
+    assert [what for what, *_ in log.events] == ["started", "started", "done", "done"]
+    (first, begin, *_), (second, resumed, *_) = starts(victim, setup)
+    assert first != second and begin == "0" and 0 < int(resumed) < 40
+    assert len(starts(other, setup)) == 1
+    assert "launch: stopped, requeued" in plan.log_path(victim, setup.store).read_text()
+    assert not list((setup.store.path / "work").glob("submitit/*.pkl")), "pickles lie about"
+
+
+@pytest.mark.parametrize("kind", [Submitted, Direct])
+def test_a_failed_job_is_named_with_its_log_and_the_rest_goes_on(setup, monkeypatch, kind):
+    monkeypatch.setenv("STEPS", "1")
+    monkeypatch.setenv("FAIL", "0")
+    trainings = find_trainings(TABLE, setup.store, "small")[:2]
+    plan.log_path(trainings[0], setup.store).write_text("error: of an earlier launch\n")
+    log = Log()
+    (failure,) = Here(setup, kind, 2, [], log.report).run(trainings, lambda: None)
+    path = str(plan.log_path(trainings[0], setup.store))
+    assert failure.startswith("table1/maskformer-small seed 0: the disk is full") and path in failure
+    assert states(trainings, setup.store) == ["missing", "done"]
+    assert len(starts(trainings[0], setup)) == 1, "a failed job is not requeued"
+    assert sorted(what for what, *_ in log.events) == ["done", "failed", "started", "started"]
+
+
+@pytest.mark.parametrize("kind", [Submitted, Direct])
+def test_requeues_are_bounded(setup, monkeypatch, kind):
+    monkeypatch.setenv("AGAIN", "1")
+    monkeypatch.setattr(here, "REQUEUES", 1)
+    trainings = find_trainings(TABLE, setup.store, "small")[:1]
+    (failure,) = Here(setup, kind, 1, [], Log().report).run(trainings, lambda: None)
+    assert "ended without a record" in failure and str(plan.log_path(trainings[0], setup.store)) in failure
+    assert [step for _, step, *_ in starts(trainings[0], setup)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("kind", [Submitted, Direct])
+def test_interrupted_launch_saves_the_checkpoints_and_the_next_one_goes_on(setup, monkeypatch, kind):
+    monkeypatch.setenv("STEPS", "1000")
+    trainings = find_trainings(TABLE, setup.store, "small")[:1]
+
+    def interrupt():
+        if starts(trainings[0], setup):
+            time.sleep(0.3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Here(setup, kind, 1, [], Log().report).run(trainings, interrupt)
+    assert len(starts(trainings[0], setup)) == 1 and not plan.is_claimed(trainings[0], setup.store)
+    monkeypatch.setenv("STEPS", "1")
+    assert Here(setup, kind, 1, [], Log().report).run(trainings, lambda: None) == []
+    assert states(trainings, setup.store) == ["done"]
+    assert int(starts(trainings[0], setup)[1][1]) > 0
+
+
+def test_gpus_are_shared_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPS", "1")
+    setup = Setup(Store(tmp_path), gpus=1, entry=(str(STAND_IN),))
+    trainings = find_trainings(TABLE, setup.store, "small")[:3]
+    assert Here(setup, Direct, 2, ["3", "5"], Log().report).run(trainings, lambda: None) == []
+    seen = [starts(training, setup)[0][2] for training in trainings]
+    assert set(seen[:2]) == {"3", "5"} and seen[2] in ("3", "5")
+
+
+@pytest.mark.parametrize("target", ["worker", "torchrun"])
+def test_exit_code_through_torchrun(tmp_path, monkeypatch, target):
+    """Two processes on one node; torchrun itself would exit 1 when a worker asks to be run again."""
+    monkeypatch.setenv("STEPS", "1000")
+    setup = Setup(Store(tmp_path), gpus=2, entry=(str(STAND_IN),))
+    training = find_trainings(TABLE, setup.store, "small")[0]
+    process = start(command(training, setup), plan.log_path(training, setup.store), {})
+    wait_for(lambda: starts(training, setup))
+    time.sleep(0.3)
+    os.kill(process.pid if target == "torchrun" else int(starts(training, setup)[0][0]), signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert not plan.is_claimed(training, setup.store)
+
+
+def test_a_crash_under_torchrun_is_no_request_to_run_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIL", "0")
+    setup = Setup(Store(tmp_path), gpus=2, entry=(str(STAND_IN),))
+    training = find_trainings(TABLE, setup.store, "small")[0]
+    log = plan.log_path(training, setup.store)
+    assert start(command(training, setup), log, {}).wait(60) == 1
+    assert plan.read_failure(log) == "the disk is full"
+
+
+# Commands and cost
+
+
+def test_command_of_one_process_and_of_many(tmp_path):
+    store = Store(tmp_path)
+    training = next(t for t in find_trainings(TABLE, store, "paper") if t.row == "table1/hcformer+-r50" and t.seed == 2)
+    tail = ["-m", "bench", "train", "table1/hcformer+-r50", "--seed", "2", "--store", str(tmp_path.resolve())]
+    assert command(training, Setup(store, gpus=1)) == [sys.executable, *tail, "--micro-batch", "2"]
+    data = ["--data-root", "/data"]
+    torchrun = [sys.executable, "-m", "bench.run.launch.torchrun"]
+    assert command(training, Setup(store, gpus=8, data_root=Path("/data"))) == [
+        *torchrun, "--standalone", "--nnodes", "1", "--nproc-per-node", "8", *tail, *data,
+    ]  # fmt: skip
+    assert command(training, Setup(store, gpus=4, nodes=2), "node7", 20123, "44_1") == [
+        *torchrun, "--rdzv-backend", "c10d", "--rdzv-endpoint", "node7:20123", "--rdzv-id", "44_1",
+        "--nnodes", "2", "--nproc-per-node", "4", *tail,
+    ]  # fmt: skip
+    parsed = parse_args(command(training, Setup(store, gpus=4, nodes=2), "node7", 20123, "44_1")[3:])
+    assert parsed.training_script == "bench" and parsed.module and parsed.training_script_args == tail[2:]
+
+
+def test_stale_and_missing_are_trained(tmp_path):
+    store = full_store(TABLE, tmp_path)
+    assert {t.state for t in find_trainings(TABLE, store, "small")} == {"done"}
+    first = find_trainings(TABLE, store, "small")[0]
+    store.record_path(first.experiment, "accuracy", first.seed).unlink()
+    assert [t.label for t in find_trainings(TABLE, store, "small") if t.state != "done"] == [
+        "table1/maskformer-small seed 0"
+    ]
+
+
+def one_step(what, stores, gpu=True):
+    return cost.step_times([what], stores, gpu)[what]
+
+
+def test_step_time_from_records_then_assumed(tmp_path):
+    """By hand: 368 750 steps in 200 000 s on 8 GPUs are 1.6 M GPU seconds, 4.339 of them a step."""
+    stores = own, reference = Store(tmp_path / "own"), Store(tmp_path / "reference")
+    assumed = one_step(R50, stores)
+    assert assumed.seconds == runner.PAPER_STEP_S and assumed.source.startswith("assumed")
+    assert cost.device_hours(R50, assumed) == pytest.approx(368_750 * 4 / 3600)
+    for store, seconds in ((reference, 200_000.0), (own, 100_000.0)):
+        record = accuracy(R50, 0, gpu="H100")
+        metrics = dict(record.metrics) | {"training_seconds": {"value": seconds, "unit": "s", "n": 1}}
+        store.write(replace(record, metrics=metrics, details={"processes": 8}))
+        found = one_step(R50, stores)
+        assert found.seconds == pytest.approx(seconds * 8 / 368_750)
+        assert store.path.name in found.source and "H100" in found.source
+    assert one_step(R50, stores, gpu=False).source.startswith("assumed"), "a GPU says nothing of a CPU"
+
+
+def test_step_time_from_gpu_check_and_by_flops(tmp_path):
+    """By hand: 50 ms for one image of 512 x 512; 16 of 1024 x 1024 are 64 times that. Twice the FLOPs: twice."""
+    store, large = Store(tmp_path), experiment("hcformer", "swin_l", "coco_panoptic", "paper")
+    training = {"state": "passed", "provenance": {"gpu": "H100"}}
+    training["result"] = {"rows": [{"what": "train step hcformer", "ms": 50.0}]}
+    (tmp_path / "gpu_check.json").write_text(json.dumps({"training": training}))
+    assert one_step(R50, [store]).seconds == pytest.approx(3.2) and "H100" in one_step(R50, [store]).source
+    assert cost.step_times([R50, large], [store], True)[large].source.startswith("assumed"), "no FLOPs to compare by"
+    store.write(complexity(R50, flops=100.0))
+    store.write(complexity(large, flops=200.0))
+    found = cost.step_times([R50, large], [store], True)[large]
+    assert found.seconds == pytest.approx(6.4) and "hcformer r50" in found.source
+    assert one_step(SMALL, [store], gpu=False).seconds == runner.STEP_S["hcformer"]
+
+
+@pytest.mark.parametrize("rows", ['[{"what": 1}]', "7", '[{"what": "train step hcformer", "ms": "fast"}]'])
+def test_damaged_gpu_check_is_named(tmp_path, rows):
+    path = tmp_path / "gpu_check.json"
+    path.write_text(
+        f'{{"training": {{"state": "passed", "result": {{"rows": {rows}}}, "provenance": {{"gpu": "x"}}}}}}'
+    )
+    with pytest.raises(BenchError, match=f"{path} is damaged"):
+        one_step(R50, [Store(tmp_path)])
+
+
+def test_fraction_done_is_that_of_the_training_log(setup):
+    training = find_trainings(TABLE, setup.store, "small")[0]
+    assert plan.fraction_done(training, setup.store) is None and not setup.store.path.exists()
+    log = plan.log_path(training, setup.store).with_name("log.jsonl")
+    log.write_text("".join(json.dumps({"iteration": i, "iterations": 450, "loss": 1.0}) + "\n" for i in range(1, 91)))
+    assert plan.fraction_done(training, setup.store) == pytest.approx(0.2)
+    log.write_text('{"iterat')
+    assert plan.fraction_done(training, setup.store) is None
+
+
+def test_claims_are_seen(setup):
+    training = find_trainings(TABLE, setup.store, "small")[0]
+    assert not plan.is_claimed(training, setup.store) and not setup.store.path.exists()
+    with setup.store.claim(training.experiment, "accuracy", training.seed):
+        assert plan.is_claimed(training, setup.store)
+    assert not plan.is_claimed(training, setup.store)
+
+
+# Slurm: real jobs under a fake scheduler
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    folder = tmp_path / "slurm"
+    fake_slurm.install(folder)
+    (folder / "run").touch()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_slurm_jobs_are_requeued_but_not_when_cancelled(setup, fake, monkeypatch):
+    """Before its time limit Slurm sends USR2, before a preemption SIGTERM, and SIGTERM also when a user cancels."""
+    monkeypatch.setenv("STEPS", "80")
+    limited, preempted, cancelled = trainings = find_trainings(TABLE, setup.store, "small")[:3]
+    assert slurm.submit(trainings, setup, None, 1.0, 1.0) == ["4242_0", "4242_1", "4242_2"]
+    wait_for(lambda: all(starts(training, setup) for training in trainings))
+    (fake / "state").write_text("COMPLETING\n")
+    os.kill(int(starts(cancelled, setup)[0][3]), signal.SIGTERM)
+    wait_for(lambda: "to go on with the next launch" in plan.log_path(cancelled, setup.store).read_text())
+    (fake / "state").write_text("RUNNING\n")
+    os.kill(int(starts(limited, setup)[0][3]), signal.SIGUSR2)
+    os.kill(int(starts(preempted, setup)[0][3]), signal.SIGTERM)
+    wait_for(lambda: states([limited, preempted], setup.store) == ["done", "done"])
+    calls = (fake / "calls").read_text().splitlines()
+    assert sorted(c for c in calls if c.startswith("scontrol")) == [
+        "scontrol requeue 4242_0",
+        "scontrol requeue 4242_1",
+    ]
+    assert all(int(starts(t, setup)[1][1]) > 0 for t in (limited, preempted))
+    assert len(starts(cancelled, setup)) == 1 and states([cancelled], setup.store) == ["missing"]

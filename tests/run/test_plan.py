@@ -1,0 +1,329 @@
+"""Plans and the jobs made from them; no job is started here."""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from bench.data.registry import dataset_root, get_dataset_info
+from bench.errors import BenchError
+from bench.experiments import TABLES, get_table, recipe_for
+from bench.experiments.tables import timed_together
+from bench.records import Record, Store
+from bench.run import plan as runner
+from bench.run import pool
+from tests.data.conftest import TinyCoco
+from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, latency, released
+
+TABLE = get_table("table1")
+KINDS = ["complexity", "latency", "accuracy"]
+
+
+@pytest.fixture
+def full(tmp_path) -> Store:
+    return full_store(TABLE, tmp_path / "store")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The stages handed to the pool, one list a run, and the data sets asked for; nothing is started or written."""
+    stages = []
+
+    class Pool:
+        def __init__(self, given, store, quiet=False):
+            stages.append(given)
+
+        def run(self):
+            return ["the pool's answer"]
+
+    monkeypatch.setattr(runner, "JobPool", Pool)
+    monkeypatch.setattr("bench.data.registry.open_split", open_split)
+    return stages
+
+
+def open_split(name, split, root=None):
+    """The check of a data set without reading (or generating) it."""
+    if not get_dataset_info(name).generated:
+        dataset_root(name, root)
+
+
+def jobs(stage):
+    return [job for job, _ in stage[0]]
+
+
+def remove(store, measurement):
+    store.record_path(measurement.experiment, measurement.kind, measurement.seed).unlink()
+
+
+def pick(kind, index=0):
+    return [m for m in TABLE.measurements() if m.kind == kind][index]
+
+
+# Plans
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_plan_of_an_empty_store(tmp_path, scale):
+    planned = runner.plan(TABLE, Store(tmp_path / "none"), scale)
+    assert Counter(p.measurement for p in planned) == Counter(TABLE.measurements(scale))
+    kinds = [p.measurement.kind for p in planned]
+    assert kinds == sorted(kinds, key=KINDS.index)
+    assert {p.state for p in planned} == {"missing"}
+    assert all(p.estimate_s > 0 for p in planned)
+    groups = runner.latency_groups(planned)
+    assert [(group[0].backbone, len(group)) for group in groups] == [("r50", 19), ("swin_s", 7), ("swin_l", 4)]
+    timed = sum(p.estimate_s for p in planned if p.measurement.kind == "latency")
+    assert timed == pytest.approx(sum(map(runner.latency_seconds, groups))) and timed >= 3 * runner.LATENCY_BUDGET_S
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_knows_what_is_there(full):
+    assert {p.state for p in runner.plan(TABLE, full)} == {"done"}
+    gone, old = pick("complexity", 3), pick("accuracy", 2)
+    remove(full, gone)
+    recipe = replace(recipe_for(old.experiment), iterations=12345)
+    metrics = {"PQ": {"value": 1.0, "unit": "%", "n": 1}}
+    full.write(Record(old.experiment, "accuracy", metrics, PROVENANCE, old.seed, recipe))
+    states = {p.measurement: p.state for p in runner.plan(TABLE, full) if p.state != "done"}
+    assert states == {gone: "missing", old: "stale"}
+
+
+def test_damaged_record_stops_the_plan(full):
+    what = pick("latency")
+    path = full.record_path(what.experiment, what.kind)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BenchError, match=rf"^(?!.*\n).*{path.name}.*delete it"):
+        runner.plan(TABLE, full)
+
+
+# Runs
+
+
+def test_nothing_is_started_where_all_is_done(full, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
+    monkeypatch.setattr("bench.data.synthesis.synthetic.generate", refuse)
+    assert runner.run(TABLE, full, quiet=True) == []
+
+
+def test_run_of_an_empty_store(tmp_path, started):
+    assert runner.run(TABLE, Store(tmp_path / "store")) == ["the pool's answer"]
+    (stages,) = started
+    assert [[job.kind for job in jobs(stage)] for stage in stages] == [
+        ["complexity"] * 12,
+        ["latency"] * 3,
+        ["accuracy"] * 12,
+    ]
+    assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
+    assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
+    wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
+    assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
+    assert {(job.store, job.since) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), None)}
+
+
+@pytest.mark.parametrize("kind", ["complexity", "accuracy"])
+def test_only_the_missing_is_measured(full, started, kind):
+    what = pick(kind, 5)
+    remove(full, what)
+    runner.run(TABLE, full)
+    (job,) = (job for stage in started[0] for job in jobs(stage))
+    assert (job.kind, job.experiments, job.seed) == (kind, (what.experiment,), what.seed)
+
+
+def test_one_missing_latency_times_its_group_in_one_job(full, started):
+    remove(full, pick("latency", 7))
+    runner.run(TABLE, full)
+    (job,) = (job for stage in started[0] for job in jobs(stage))
+    assert job.kind == "latency" and job.budget_s == runner.LATENCY_BUDGET_S
+    ours = [row.experiment for row in TABLE.rows if row.backbone == "Swin-S"]
+    levels = [row.experiment for row in get_table("tableVI").rows[:3]]  # level 3 is Table 1's
+    assert job.experiments == (*ours, *levels)
+
+
+def timed(stages):
+    return [job.experiments for job in jobs(stages[1])]
+
+
+def test_experiments_of_several_tables_are_timed_once(tmp_path, started):
+    store = Store(tmp_path / "store")
+    runner.run(get_table("table5"), store)
+    (group,) = timed(started[0])
+    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+        rows = [row.experiment for row in get_table(name).rows if row.experiment and row.backbone == "R50"]
+        assert set(rows) <= set(group)
+    for e in group:
+        store.write(latency(e))
+    for name in ("table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+        runner.run(get_table(name), store)
+        assert timed(started[-1]) == []
+    runner.run(TABLE, store)
+    assert [group[0].backbone for group in timed(started[-1])] == ["swin_s", "swin_l"]
+    runner.run(get_table("tableIV"), store)
+    assert [group[0].dataset for group in timed(started[-1])] == ["ade20k", "cityscapes"]
+    runner.run(get_table("table4"), store, force=True)
+    assert timed(started[-1]) == [group]
+
+
+def test_what_the_table_does_not_need_is_not_missed(full, started):
+    """Table 1's records are complete, though its group has rows of other tables that nobody timed."""
+    missing = [e for e in timed_together(R50) if full.state(e, "latency") == "missing"]
+    assert len(missing) == 15
+    assert runner.run(TABLE, full) == [] and started == []
+
+
+def test_no_two_groups_share_a_first_experiment():
+    """Their jobs work in its folder."""
+    groups = {timed_together(row.experiment) for table in TABLES.values() for row in table.rows if row.experiment}
+    assert len({group[0] for group in groups}) == len(groups) > 10
+
+
+def test_force_measures_everything(full, started):
+    begun = time.time()
+    runner.run(TABLE, full, force=True)
+    stages = started[0]
+    assert [len(jobs(stage)) for stage in stages] == [12, 3, 12]
+    assert all(begun <= job.since <= time.time() for stage in stages for job in jobs(stage))
+
+
+def markers(store) -> list[str]:
+    return sorted(path.name for path in (store.path / "work").glob("forced-*"))
+
+
+def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
+    """The pool of these tests tells of a failure each time, so that none of the runs has ended."""
+    runner.run(TABLE, full, force=True)
+    since = jobs(started[0][0])[0].since
+    for what in (pick("complexity", 3), pick("accuracy", 0)):
+        os.utime(
+            full.record_path(what.experiment, what.kind, what.seed), (since + 1e-3, since + 1e-3)
+        )  # measured again
+    runner.run(TABLE, full, force=True)
+    assert [len(jobs(stage)) for stage in started[1]] == [11, 3, 11]
+    assert {job.since for stage in started[1] for job in jobs(stage)} == {since}
+    runner.run(get_table("tableIV"), full, force=True)
+    assert jobs(started[2][1])[0].since > since, "another table begins anew"
+    monkeypatch.setattr(runner.forced.provenance, "state", lambda: {"commit": "another"})
+    runner.run(TABLE, full, force=True)
+    assert [len(jobs(stage)) for stage in started[3]] == [12, 3, 12], "other code begins anew"
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
+    """Also a plain one, after which nothing is left to go on with."""
+    runner.run(TABLE, full, force=True)
+    assert markers(full) == ["forced-table1-small"]
+    monkeypatch.setattr(runner.JobPool, "run", lambda self: [])
+    runner.run(TABLE, full, force=force)
+    assert markers(full) == []
+    runner.run(TABLE, full, force=True)
+    assert [len(jobs(stage)) for stage in started[-1]] == [12, 3, 12]
+
+
+def test_a_forced_evaluation_is_of_one_checkpoint(tmp_path, started, weights, monkeypatch):
+    monkeypatch.setattr("bench.data.registry.open_split", lambda *_: range(4))
+    store = Store(tmp_path / "store")
+    first = digest(weights)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)  # does not end
+    store.write(released(SMALL, weights=first))  # evaluated later, without force
+    weights.write_bytes(b"other weights")
+    assert runner.evaluate_released(SMALL, weights, store, None, force=True) == ["the pool's answer"]
+
+
+# Data sets
+
+
+def test_data_root_belongs_to_the_paper_scale(tmp_path, started):
+    for scale in ("small", "paper"):
+        runner.run(TABLE, Store(tmp_path / "store"), scale, data_root=tmp_path)
+    roots = [{job.data_root for job in jobs(stages[2])} for stages in started]
+    assert roots == [{None}, {str(tmp_path)}]
+
+
+def test_small_scale_data_is_generated_before_jobs_ask_for_it(tmp_path, started, monkeypatch):
+    opened = []
+    monkeypatch.setattr("bench.data.registry.open_split", lambda *arguments: opened.append(arguments))
+    runner.run(TABLE, Store(tmp_path / "store"), data_root=tmp_path / "coco")
+    assert opened == [("synthetic_panoptic", split, None) for split in ("train", "val")]
+
+
+@pytest.mark.parametrize("root", [None, "absent"])
+def test_paper_scale_without_its_data_starts_nothing(tmp_path, started, root):
+    folder = root and tmp_path / root
+    with pytest.raises(BenchError, match=r"^(?!.*\n).*coco_panoptic.*--data-root or BENCH_DATA"):
+        runner.run(TABLE, Store(tmp_path / "store"), "paper", data_root=folder)
+    assert started == []
+
+
+# Released checkpoints
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "some weights.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
+def digest(path):
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "file": path.name}
+
+
+def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monkeypatch):
+    opened = []
+
+    def open_split(*arguments):
+        opened.append(arguments)
+        return range(50)
+
+    monkeypatch.setattr("bench.data.registry.open_split", open_split)
+    store = Store(tmp_path / "store")
+    for what in (R50, SMALL):
+        answer = runner.evaluate_released(what, weights, store, tmp_path / "coco")
+        assert answer == ["the pool's answer"]
+    assert opened == [("coco_panoptic", "val2017", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
+    (((job, estimate),), slots), *rest = started[0]
+    assert (job.kind, job.experiments, job.weights, job.since) == ("released", (R50,), str(weights), None)
+    assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
+    assert jobs(started[1][0])[0].data_root is None, "generated data lies in the cache"
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert jobs(started[2][0])[0].since is not None
+
+
+def test_evaluated_checkpoint_is_not_evaluated_again(tmp_path, started, weights):
+    store = Store(tmp_path / "store")
+    store.write(released(R50, weights=digest(weights)))
+    assert runner.evaluate_released(R50, weights, store, None) == [] == started
+    weights.write_bytes(b"other weights")
+    with pytest.raises(BenchError, match=r"is of some weights\.safetensors .* --force replaces it"):
+        runner.evaluate_released(R50, weights, store, None)
+    assert started == []
+    with pytest.raises(BenchError, match="--data-root or BENCH_DATA"):
+        runner.evaluate_released(R50, weights, store, None, force=True)
+
+
+@pytest.mark.parametrize("root", [None, "absent"])
+def test_checkpoint_without_its_data_starts_nothing(tmp_path, started, weights, root):
+    with pytest.raises(BenchError, match=r"^(?!.*\n).*coco_panoptic.*--data-root or BENCH_DATA"):
+        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), root and tmp_path / root)
+    assert started == [] and not (tmp_path / "store").exists()
+
+
+def test_data_of_other_categories_starts_nothing(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(runner, "JobPool", None)
+    root = TinyCoco(tmp_path / "tiny").root
+    (root / "val").rename(root / "val2017")
+    for path in (root / "annotations").glob("*_val*"):
+        path.rename(path.with_name(path.name.replace("_val", "_val2017")))
+    with pytest.raises(BenchError, match="is it the right data set"):
+        runner.evaluate_released(R50, weights, Store(tmp_path / "store"), root)
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 8)])
+def test_workers(monkeypatch, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert runner.workers() == expected
