@@ -12,7 +12,7 @@ import pytest
 import bench.records
 from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, recipe_for
-from bench.experiments.experiment import SMALL_SCALE_MODEL
+from bench.experiments.methods import SMALL_SIZES
 from bench.provenance import collect, git_state
 from bench.records import Record, Store, write_atomically
 from tests.report.fakes import PROVENANCE, R50, SMALL, WEIGHTS, accuracy, complexity, latency, released
@@ -159,7 +159,7 @@ def test_another_test_size_makes_the_record_of_a_checkpoint_stale(store):
 def test_records_of_other_small_models_are_left_out_not_damaged(store, monkeypatch):
     store.write(accuracy())
     old = SMALL.key
-    monkeypatch.setitem(SMALL_SCALE_MODEL, "width", SMALL_SCALE_MODEL["width"] + 1)
+    monkeypatch.setitem(SMALL_SIZES, "width", SMALL_SIZES["width"] + 1)
     (record,) = store.load_all()
     assert record.key == old != SMALL.key and not record.is_current
     assert store.state(SMALL, "accuracy", 0) == "missing"

@@ -45,9 +45,9 @@ def check(
 ) -> None:
     """Verify a data set before hours are spent on it: prints each split's fingerprint, or the problems and exits 1."""
     from bench.data.check import check as check_data
-    from bench.data.registry import get_dataset_info
+    from bench.experiments.datasets import get_dataset
 
-    data_root = None if get_dataset_info(name).generated else data_root  # as in `train`: it lies in the cache
+    data_root = None if get_dataset(name).generated else data_root  # as in `train`: it lies in the cache
     with _bar("give the same command again") as progress:
         reports = check_data(name, data_root, everything, progress)
     for report in reports:

@@ -110,7 +110,7 @@ def predict(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from bench.data.registry import get_dataset_info
+    from bench.experiments.datasets import get_dataset
     from bench.measure.predict import check_images, predict_images
     from bench.weights.load import open_weights
 
@@ -126,7 +126,7 @@ def predict(
     )
     opened = open_weights(weights, **factors)
     experiment = opened.experiment
-    check_images(images, out, get_dataset_info(experiment.dataset).task, raw)  # before a progress bar
+    check_images(images, out, get_dataset(experiment.dataset).task, raw)  # before a progress bar
     out.mkdir(parents=True, exist_ok=True)
     model = opened.build()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -5,28 +5,25 @@ from typing import Annotated
 
 import typer
 
-from bench.experiments.experiment import (
-    BACKBONES,
-    DATASETS,
-    DOWNSAMPLINGS,
-    METHODS,
-    PIXEL_METHODS,
-    TRANSFORMER_DECODERS,
-)
+from bench.experiments.backbones import BACKBONES
+from bench.experiments.datasets import DATASETS
+from bench.experiments.methods import DOWNSAMPLINGS, METHODS, TRANSFORMER_DECODERS
 
 # Of checkpoints: small models and generated data sets have none.
-_BACKBONES = [name for name in BACKBONES if name != "small"]
-_DATASETS = [name for name in DATASETS if not name.startswith("synthetic")]
+_BACKBONES = [backbone.name for backbone in BACKBONES.values() if "paper" in backbone.scales]
+_DATASETS = [dataset.name for dataset in DATASETS.values() if not dataset.generated]
+_OF_MASKS = [method.name for method in METHODS.values() if method.predicts == "masks"]
+_OF_IMAGES = [method.name for method in METHODS.values() if method.predicts in ("masks", "pixels")]
 
 
 def _choice(flag: str, names: Sequence[str], help: str):
     return typer.Option(flag, metavar="|".join(names), help=help)
 
 
-Method = Annotated[str, _choice("--method", METHODS, "Method.")]
+Method = Annotated[str, _choice("--method", _OF_MASKS, "Method.")]
 Backbone = Annotated[str, _choice("--backbone", _BACKBONES, "Backbone.")]
 Dataset = Annotated[str, _choice("--dataset", _DATASETS, "Data set that it was trained on.")]
-OptionalMethod = Annotated[str | None, _choice("--method", METHODS + PIXEL_METHODS, "Method; default: the file's.")]
+OptionalMethod = Annotated[str | None, _choice("--method", _OF_IMAGES, "Method; default: the file's.")]
 OptionalBackbone = Annotated[str | None, _choice("--backbone", _BACKBONES, "Backbone; default: the file's.")]
 OptionalDataset = Annotated[str | None, _choice("--dataset", _DATASETS, "Data set; default: the file's.")]
 HierarchicalLevel = Annotated[

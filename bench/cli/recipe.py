@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from bench.experiments.backbones import Backbone
     from bench.experiments.recipe import Recipe
 
 recipe = typer.Typer(no_args_is_help=True, help="Recipes: how the rows of the tables are trained and tested.")
@@ -26,6 +27,7 @@ def show(
     row: Annotated[str, typer.Argument(metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.")],
 ) -> None:
     """Print every value of a row with its source: a section of the paper, a released configuration, or our reason."""
+    from bench.experiments.backbones import get_backbone
     from bench.experiments.experiment import factor_sources
     from bench.experiments.recipe import recipe_for, sources_for
     from bench.experiments.tables import find_row
@@ -34,23 +36,26 @@ def show(
     recipe, factors, sources = recipe_for(experiment), factor_sources(experiment), sources_for(experiment)
     rows = [(name, getattr(experiment, name), source) for name, source in factors.items()]
     rows += [(name, getattr(recipe, name), sources[name]) for name in sources]
-    rows += fixed_values(recipe)
+    rows += fixed_values(recipe, get_backbone(experiment.backbone))
     typer.echo(f"{row}: {experiment.dataset}, scale {experiment.scale}, recipe {recipe.hash}\n")
     typer.echo(_aligned((name, _plain(value), source) for name, value, source in rows))
     typer.echo(f"\n{LEGEND}")
 
 
-def fixed_values(recipe: "Recipe") -> list[tuple[str, object, str]]:
+def fixed_values(recipe: "Recipe", backbone: "Backbone") -> list[tuple[str, object, str]]:
     """(name, value, source) of what is the same in every recipe and therefore no field of `Recipe`."""
-    from bench.data import colour, transforms
+    from bench.data import colour
+    from bench.experiments.backbones import Normalisation
     from bench.training import points
+
+    known = isinstance(backbone.normalisation, Normalisation)
 
     values = [
         ("oversampling", points.OVERSAMPLE_RATIO, "of the points of the mask loss: reference configuration"),
         ("importance", points.IMPORTANCE_RATIO, "share of the most uncertain points: reference configuration"),
         ("flip", 0.5, "probability, left to right: paper D.2, Mask2Former's configuration"),
-        ("pixel_mean", transforms.PIXEL_MEAN, "reference configuration"),
-        ("pixel_std", transforms.PIXEL_STD, "reference configuration"),
+        ("pixel_mean", backbone.normalisation.mean if known else "its own", "reference configuration"),
+        ("pixel_std", backbone.normalisation.std if known else "its own", "reference configuration"),
     ]
     values += [
         ("padding", "mean colour", "ours; Mask2Former's configuration: grey, 128"),

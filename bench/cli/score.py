@@ -21,12 +21,13 @@ def score(name: DatasetName, predictions: Predictions, data_root: DataRoot = Non
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from tabulate import tabulate
 
-    from bench.data.registry import get_dataset_info, open_split
+    from bench.data.registry import open_split
     from bench.evaluation.evaluators import make_evaluator
     from bench.evaluation.predictions import open_facts
     from bench.evaluation.saved import SavedPredictions
+    from bench.experiments.datasets import get_dataset
 
-    info = get_dataset_info(name)
+    info = get_dataset(name)
     facts = open_facts(predictions)
     if facts["dataset"] != info.name:
         raise BenchError(f"{predictions} holds predictions of {facts['dataset']}, not of {info.name}: name that")

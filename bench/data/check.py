@@ -8,9 +8,10 @@ from pathlib import Path
 from bench.data.coco_files import AGAIN
 from bench.data.images import image_size, refuse_size
 from bench.data.parallel import in_parallel
-from bench.data.registry import Dataset, DatasetInfo, dataset_root, get_dataset_info, open_split, split_fingerprint
+from bench.data.registry import Split, dataset_root, open_split, split_fingerprint
 from bench.data.synthesis.layouts import images_per_split
 from bench.errors import BenchError, one_line
+from bench.experiments.datasets import Dataset, get_dataset
 
 SAMPLE = 100  # images of a split that are decoded unless all are
 Progress = Callable[[int, int, str], None]
@@ -38,13 +39,13 @@ def check(
     Decodes `SAMPLE` images a split, all of them with `everything`; progress(done, total, split). Raises BenchError
     only for an unknown name or a root that is no folder.
     """
-    info = get_dataset_info(name)
+    info = get_dataset(name)
     dataset_root(name, root)
     return [_check_split(info, split, root, everything, progress) for split in info.splits]
 
 
 def _check_split(
-    info: DatasetInfo, split: str, root: Path | None, everything: bool, progress: Progress | None
+    info: Dataset, split: str, root: Path | None, everything: bool, progress: Progress | None
 ) -> SplitReport:
     try:
         dataset = open_split(info.name, split, root, complete=False)
@@ -72,7 +73,7 @@ def _check_split(
     return SplitReport(split, len(dataset), len(range(0, len(indices), step)), problems, fingerprint)
 
 
-def _count(info: DatasetInfo, dataset: Dataset) -> list[str]:
+def _count(info: Dataset, dataset: Split) -> list[str]:
     images, generated = len(dataset), images_per_split(dataset.root)
     whole = info.images.get(dataset.split, images) if generated is None else generated
     if images == whole:
@@ -82,7 +83,7 @@ def _count(info: DatasetInfo, dataset: Dataset) -> list[str]:
     return [f"{dataset.split} has {images} images, {owner} {whole}: {what}"]
 
 
-def _unusable(info: DatasetInfo, dataset: Dataset) -> list[str]:
+def _unusable(info: Dataset, dataset: Split) -> list[str]:
     """What would stop the evaluation after a training, and a panoptic split in which there is nothing to learn."""
     from bench.evaluation.evaluators import make_evaluator  # which imports the readers
 
@@ -97,7 +98,7 @@ def _unusable(info: DatasetInfo, dataset: Dataset) -> list[str]:
     return problems
 
 
-def _examine(dataset: Dataset, indices: range | list[int], step: int, position: int) -> str | None:
+def _examine(dataset: Split, indices: range | list[int], step: int, position: int) -> str | None:
     """Headers of the image's files, and the sample itself for every `step`th."""
     index = indices[position]
     try:

@@ -8,12 +8,10 @@ eleven classes in SegNet's order with CamVid's own colours; the category file of
 import csv
 import functools
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
-from bench.data.synthesis import synthetic
-from bench.data.synthesis.scenes import CLASSES, THINGS
-from bench.errors import unknown_name
+from bench.experiments.datasets import get_dataset
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ def classes_of(dataset: str) -> tuple[ClassInfo, ...]:
 
     That is the order of train ids for Cityscapes, of ids for all others. Raises BenchError for an unknown name.
     """
-    if dataset not in _CLASSES:
-        raise unknown_name("data set", dataset, _CLASSES)
-    return tuple(_CLASSES[dataset]())
+    info = get_dataset(dataset)
+    classes = _table(info.categories)
+    return tuple(c for c in classes if c.is_thing or info.task != "instance")
 
 
 def _table(name: str) -> list[ClassInfo]:
@@ -54,31 +52,9 @@ def _table(name: str) -> list[ClassInfo]:
     ]
 
 
-def _coco_things() -> list[ClassInfo]:
-    return [category for category in _table("coco_panoptic") if category.is_thing]
-
-
-def _synthetic() -> list[ClassInfo]:
-    ids = synthetic.CATEGORY_IDS
-    pairs = enumerate(zip(ids, CLASSES, strict=True))
-    return [ClassInfo(id_, name, name in THINGS, _distinct_colour(index)) for index, (id_, name) in pairs]
-
-
 def _distinct_colour(index: int) -> tuple[int, int, int]:
     """Six colours far apart, then the next six with the hues turned by a golden ratio."""
     cycle, level = divmod(index, 6)
     saturation, value = ((0.85, 0.95), (0.6, 0.7), (0.9, 0.55), (0.45, 1.0), (0.75, 0.4), (0.3, 0.75))[level]
     red, green, blue = hsv_to_rgb((cycle * 0.61803398875 + level * 0.41) % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-_CLASSES = {
-    "coco_panoptic": lambda: _table("coco_panoptic"),
-    "coco_instance": _coco_things,
-    "ade20k": lambda: _table("ade20k"),
-    "cityscapes": lambda: _table("cityscapes"),
-    "camvid": lambda: _table("camvid"),
-    "nuclei": lambda: _table("nuclei"),
-    "synthetic_panoptic": _synthetic,
-    "synthetic_semantic": lambda: [replace(c, is_thing=False) for c in _synthetic()],
-}

@@ -12,6 +12,7 @@ class MergedPanoptic(CocoPanoptic):
     """As `CocoPanoptic`, but each image has one mask a class that is present, in ascending order, and no things."""
 
     task = "semantic"
+    missing_counts = False
 
     def __init__(self, root, split: str, cache: bool = False, complete: bool = True):
         super().__init__(root, split, cache, complete)

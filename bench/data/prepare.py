@@ -21,16 +21,11 @@ from PIL import Image
 
 from bench.data.coco_files import AGAIN
 from bench.data.parallel import in_parallel
-from bench.data.registry import Dataset, dataset_root, get_dataset_info, open_split
+from bench.data.registry import Split, dataset_root, open_split
 from bench.errors import BenchError, one_line
+from bench.experiments.datasets import get_dataset
 
 Progress = Callable[[int, int, str], None]
-_FOLDERS = {
-    "cityscapes": "gtFine/{}",
-    "ade20k": "annotations_detectron2/{}",
-    "coco_panoptic": "panoptic_semseg_{}",
-    "nuclei": "panoptic_semseg_{}",
-}
 _LARGEST = 100_000_000  # pixels of a label image drawn from polygons
 
 
@@ -52,8 +47,8 @@ def prepare(name: str, root: Path | None, progress: Progress | None = None) -> l
     problem; a data set that needs nothing gives an empty list. Raises BenchError where there is no whole split or
     the folder cannot be written.
     """
-    info, done, broken, errors = get_dataset_info(name), [], [], []
-    if name not in _FOLDERS:
+    info, done, broken, errors = get_dataset(name), [], [], []
+    if info.prepared is None:
         return []
     for split in info.splits:
         try:
@@ -63,7 +58,7 @@ def prepare(name: str, root: Path | None, progress: Progress | None = None) -> l
             folder = dataset_root(name, root)
             marker = folder / info.marker.format(split)
             if marker.is_file() or any(path.is_file() for path in marker.rglob("*")):
-                broken.append(Prepared(split, folder / _FOLDERS[name].format(split), 0, 0, [str(error)]))
+                broken.append(Prepared(split, folder / info.prepared.format(split), 0, 0, [str(error)]))
         else:
             done.append(_prepare_split(name, dataset, progress))
     if not done:
@@ -71,7 +66,7 @@ def prepare(name: str, root: Path | None, progress: Progress | None = None) -> l
     return done + broken
 
 
-def _prepare_split(name: str, dataset: Dataset, progress: Progress | None) -> Prepared:
+def _prepare_split(name: str, dataset: Split, progress: Progress | None) -> Prepared:
     annotated = [index for index in range(len(dataset)) if len(dataset.files(index)) == 2]
     todo = [index for index in annotated if not _target(name, dataset, index).is_file()]
     problems = []
@@ -83,18 +78,18 @@ def _prepare_split(name: str, dataset: Dataset, progress: Progress | None) -> Pr
     return Prepared(dataset.split, _folder(name, dataset), made, kept, problems)
 
 
-def _folder(name: str, dataset: Dataset) -> Path:
-    return dataset.root / _FOLDERS[name].format(dataset.split)
+def _folder(name: str, dataset: Split) -> Path:
+    return dataset.root / get_dataset(name).prepared.format(dataset.split)
 
 
-def _target(name: str, dataset: Dataset, index: int) -> Path:
+def _target(name: str, dataset: Split, index: int) -> Path:
     label = dataset.files(index)[1]
     if name != "cityscapes":
         return _folder(name, dataset) / label.name
     return label.with_name(label.name.replace("_labelIds", "_labelTrainIds"))
 
 
-def _make(name: str, dataset: Dataset, todo: list[int], position: int) -> str | None:
+def _make(name: str, dataset: Split, todo: list[int], position: int) -> str | None:
     """Write one label image; returns what is wrong with its source. Raises BenchError where it cannot be written."""
     index = todo[position]
     label, target = dataset.files(index)[1], _target(name, dataset, index)

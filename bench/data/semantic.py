@@ -22,6 +22,7 @@ from bench.data.coco import IGNORED, Sample
 from bench.data.coco_files import AGAIN, Category, file_size, refuse_missing
 from bench.data.images import read_image, read_labels, refuse_size
 from bench.errors import BenchError
+from bench.experiments.datasets import get_dataset
 
 _UNKNOWN = 254  # in tables: no label of the data set
 _PHOTO, _IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
@@ -45,6 +46,7 @@ class SemanticImages(Dataset):
         complete: bool = True, remedy: str = AGAIN,
     ):  # fmt: skip
         self.root, self.split, self.image_dir = root, split, image_dir
+        self.missing_counts = get_dataset(name).missing_counts
         self.categories = tuple(Category(c.id, c.name, c.is_thing) for c in classes_of(name))
         self.images = [{"id": number, "file_name": file} for number, file in enumerate(sorted(pairs), start=1)]
         self._labels = [pairs[image["file_name"]] for image in self.images]

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bench.data.coco import Sample
 from bench.data.colour import jitter_colours
+from bench.experiments.backbones import Normalisation
 from bench.experiments.recipe import Recipe
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet, RGB in 0..255
-PIXEL_STD = (58.395, 57.12, 57.375)
+IMAGENET = Normalisation()
 
 
-def preprocess(images: Sequence[Tensor], divisor: int = 32) -> Tensor:
+def preprocess(images: Sequence[Tensor], divisor: int = 32, normalisation: Normalisation = IMAGENET) -> Tensor:
     """Normalised batch float32 [B, 3, H, W] of images [3, h, w] in 0..255 (uint8 or float), on their device.
 
     Images stand at the top left; the rest is zero. H and W are the largest h and w, rounded up to a multiple of
@@ -27,18 +27,25 @@ def preprocess(images: Sequence[Tensor], divisor: int = 32) -> Tensor:
         raise ValueError(f"expected images [3, h, w], got {[tuple(image.shape) for image in images]}")
     height, width = (-(-max(image.shape[axis] for image in images) // divisor) * divisor for axis in (1, 2))
     batch = torch.zeros(len(images), 3, height, width, device=images[0].device)
-    mean = torch.tensor(PIXEL_MEAN, device=batch.device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=batch.device)[:, None, None]
+    mean = torch.tensor(normalisation.mean, device=batch.device)[:, None, None]
+    std = torch.tensor(normalisation.std, device=batch.device)[:, None, None]
     for target, image in zip(batch, images, strict=True):
         target[:, : image.shape[1], : image.shape[2]].copy_(image).sub_(mean).div_(std)
     return batch
 
 
-def augment(sample: Sample, generator: torch.Generator, recipe: Recipe) -> Sample:
+def normalisation_of(model: nn.Module) -> Normalisation:
+    """What `preprocess` must do to the model's input: that of its backbone, ImageNet's where it says nothing."""
+    return getattr(model, "normalisation", IMAGENET)
+
+
+def augment(
+    sample: Sample, generator: torch.Generator, recipe: Recipe, fill: Sequence[float] = IMAGENET.mean
+) -> Sample:
     """Resize, crop, flip and colour at random as the recipe says; a sample of exactly recipe.crop_size pixels.
 
     The image is resized by `resized_size`, with a factor uniform in recipe.scale_range, and a uniformly placed window
-    of it is kept. An image smaller than the crop stands at its top left on the mean colour; those pixels are in
+    of it is kept. An image smaller than the crop stands at its top left on the colour `fill`; those pixels are in
     no mask. Then it is mirrored in half of the cases and, where the recipe says so, its colours
     jittered. Images are interpolated bilinearly (antialiased), masks take the nearest pixel; segments that are left
     without a pixel are dropped. All randomness comes from `generator`, a fixed number of draws a sample.
@@ -59,7 +66,7 @@ def augment(sample: Sample, generator: torch.Generator, recipe: Recipe) -> Sampl
     if recipe.colour_jitter:
         image = jitter_colours(image, generator)
     labels, masks = _sampled(sample.labels, sample.masks, rows, columns, recipe.crop_size)
-    return Sample(sample.image_id, _padded(image, recipe.crop_size), labels, masks)
+    return Sample(sample.image_id, _padded(image, recipe.crop_size, fill), labels, masks)
 
 
 def resized_size(
@@ -117,11 +124,12 @@ def _sampled(
     return labels[kept], torch.from_numpy(sampled)
 
 
-def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The image at the top left of uint8 [3, *size]; the rest has the mean colour, (nearly) zero when normalised."""
+def _padded(image: Tensor, size: tuple[int, int], fill: Sequence[float]) -> Tensor:
+    """The image at the top left of uint8 [3, *size]; the rest is `fill`, with the mean colour (nearly) zero when
+    normalised."""
     if tuple(image.shape[1:]) == size:
         return image
-    padded = torch.tensor([round(mean) for mean in PIXEL_MEAN], dtype=torch.uint8)[:, None, None].repeat(1, *size)
+    padded = torch.tensor([round(value) for value in fill], dtype=torch.uint8)[:, None, None].repeat(1, *size)
     padded[:, : image.shape[1], : image.shape[2]] = image
     return padded
 

@@ -1,6 +1,5 @@
 """The evaluator of a data set, by its task."""
 
-from bench.data.classes import classes_of
 from bench.evaluation.base import Evaluator
 from bench.evaluation.instance import InstanceEvaluator
 from bench.evaluation.panoptic import PanopticEvaluator
@@ -13,5 +12,4 @@ def make_evaluator(dataset) -> Evaluator:
         return PanopticEvaluator(dataset)
     if dataset.task == "instance":
         return InstanceEvaluator(dataset)
-    cityscapes = [category.id for category in classes_of("cityscapes")]
-    return SemanticEvaluator(dataset, missing_counts=[category.id for category in dataset.categories] == cityscapes)
+    return SemanticEvaluator(dataset, dataset.missing_counts)

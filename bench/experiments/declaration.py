@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from bench.errors import unknown_name
-from bench.experiments.experiment import COUNTED_ONLY, UNTRAINED, Experiment, experiment
+from bench.experiments.backbones import BACKBONES
+from bench.experiments.datasets import DATASETS
+from bench.experiments.experiment import Experiment, experiment
+from bench.experiments.methods import METHODS, get_method
 from bench.experiments.recipe import recipe_for
 
 
@@ -103,13 +106,13 @@ class PaperTable:
     def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
         """Everything to measure: what the table has columns for, of all rows, then accuracy at `scale`, seed by seed.
 
-        Methods of `COUNTED_ONLY` are not timed, those of `UNTRAINED` have no accuracy.
+        Methods that are not timed have no latency, those that are not trained no accuracy.
         """
         built = [row.experiment for row in self.rows if row.experiment]
-        timed = [e for e in built if e.method not in COUNTED_ONLY]
+        timed = [e for e in built if get_method(e.method).timed]
         trained = {
             "small": [row.experiment for row in self.small_rows],
-            "paper": [e for e in built if e.method not in UNTRAINED],
+            "paper": [e for e in built if get_method(e.method).trained],
         }
         if scale not in trained:
             raise unknown_name("scale", scale, trained)
@@ -143,32 +146,7 @@ MIOU_PAN = ACCURACY[4:]
 INSTANCE = tuple(Column(name, name, "%", "accuracy") for name in ("AP", "AP_S", "AP_M", "AP_L", "AP_boundary"))
 
 # What people call methods, backbones and data sets.
-LABELS = {
-    "hcformer": "HCFormer",
-    "hcformer+": "HCFormer+",
-    "maskformer": "MaskFormer",
-    "mask2former": "Mask2Former",
-    "fcn_32s": "FCN-32s",
-    "fpn": "FPN",
-    "pspnet": "PSPNet",
-    "deeplabv3": "DeepLabv3",
-    "hc_fcn_32s": "HC-FCN-32s",
-    "hc_pspnet": "HC-PSPNet",
-    "hc_deeplabv3": "HC-DeepLabv3",
-    "segformer": "SegFormer",
-    "mask_rcnn": "Mask R-CNN",
-    "r50": "R50",
-    "r101": "R101",
-    "swin_s": "Swin-S",
-    "swin_l": "Swin-L",
-    "mit_b2": "MiT-B2",
-    "mit_b5": "MiT-B5",
-    "small": "small",
-    "coco_panoptic": "COCO",
-    "coco_instance": "COCO",
-    "ade20k": "ADE20K",
-    "cityscapes": "Cityscapes",
-}
+LABELS = {value.name: value.label for kind in (METHODS, BACKBONES, DATASETS) for value in kind.values()}
 
 
 def built(number: int, method: str, backbone: str, dataset: str = "coco_panoptic", scale: str = "paper") -> Row:

@@ -5,9 +5,11 @@ A source is a section of the paper ("D.1": appendix D.1), a released configurati
 3.1, appendix D).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bench.experiments.experiment import PIXEL_METHODS
+if TYPE_CHECKING:
+    from bench.experiments.backbones import Backbone
+    from bench.experiments.methods import Method
 
 
 class Value(NamedTuple):
@@ -187,26 +189,18 @@ _PER_PIXEL_BY_DATASET: dict[str, Values] = {
 }
 
 
-def variations(dataset: str, scale: str, method: str, backbone: str, iterations: int) -> Values:
+def variations(dataset: str, scale: str, method: "Method", backbone: "Backbone", iterations: int) -> Values:
     """What differs from the data set's protocol of `iterations` for one method and backbone, as the paper varies it."""
-    if method in PIXEL_METHODS:
+    if method.predicts == "pixels":
         unused = {name: Value(PROTOCOLS[dataset, scale][name].value, _UNUSED) for name in _OF_MASKS}
         return unused | (_PER_PIXEL | _PER_PIXEL_BY_DATASET.get(dataset, {}) if scale == "paper" else {})
     if scale != "paper":
         return {}
-    coco, changed = dataset.startswith("coco"), {}
-    doubled = [name for name, is_so in (("HCFormer+", method == "hcformer+"),
-                                        ("Swin-L", backbone == "swin_l" and coco)) if is_so]  # fmt: skip
+    changed = {**backbone.recipe, **backbone.recipe_on.get(dataset, {})}
+    doubled = [method.label] if method.doubled_iterations else []
+    doubled += [backbone.label] if dataset in backbone.doubled_iterations else []
     if doubled:
-        source = f"paper {'D.1' if coco else 'D.2'}: doubled for {' and again for '.join(doubled)}"
+        section = "D.1" if PROTOCOLS[dataset, scale] is _COCO else "D.2"
+        source = f"paper {section}: doubled for {' and again for '.join(doubled)}"
         changed["iterations"] = Value(iterations * 2 ** len(doubled), source)
-    if backbone.startswith("swin"):
-        changed["drop_path"] = Value(0.3, FOLLOWED)
-        changed["pretrained"] = Value(True, "reference configuration: ImageNet weights of Swin's authors")
-    if backbone == "swin_l":
-        changed["activation_checkpointing"] = Value(True, "ours: memory; the numbers stay the same")
-        if dataset == "ade20k":
-            changed["crop_size"] = Value((640, 640), "paper table 3")
-            changed["test_shorter_side"] = Value(640, "Mask2Former's configuration of Swin-L")
-            changed["test_longer_side"] = Value(2560, "Mask2Former's configuration of Swin-L")
     return changed

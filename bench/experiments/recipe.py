@@ -3,9 +3,11 @@
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
-from bench.experiments.experiment import UNTRAINED, Experiment
+from bench.experiments.backbones import get_backbone
+from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
-from bench.experiments.protocols import PROTOCOLS, variations
+from bench.experiments.methods import get_method
+from bench.experiments.protocols import PROTOCOLS, Values, variations
 
 CHOICES = {
     "precision": ("float32", "bf16", "fp16"),
@@ -106,23 +108,27 @@ def recipe_for(experiment: Experiment) -> Recipe:
 
     Raises BenchError where none is defined.
     """
-    if experiment.method in UNTRAINED:
+    if not get_method(experiment.method).trained:
         raise BenchError(f"{experiment.method} is not trained here: there is no recipe for it, choose another row")
     pair = (experiment.dataset, experiment.scale)
     if pair not in RECIPES:
         known = "; ".join(f"{dataset} at scale {scale}" for dataset, scale in sorted(RECIPES))
         raise BenchError(f"no recipe for {pair[0]} at scale {pair[1]}: there are {known}")
     recipe = RECIPES[pair]
-    varied = variations(*pair, experiment.method, experiment.backbone, recipe.iterations)
-    return replace(recipe, **{name: entry.value for name, entry in varied.items()})
+    return replace(recipe, **{name: entry.value for name, entry in _varied(experiment).items()})
 
 
 def sources_for(experiment: Experiment) -> dict[str, str]:
     """Where each value of `recipe_for(experiment)` comes from, by field; BenchError where there is no recipe."""
-    iterations = recipe_for(experiment).iterations
-    pair = (experiment.dataset, experiment.scale)
-    values = PROTOCOLS[pair] | variations(*pair, experiment.method, experiment.backbone, iterations)
+    recipe_for(experiment)
+    values = PROTOCOLS[experiment.dataset, experiment.scale] | _varied(experiment)
     return {name: entry.source for name, entry in values.items()}
+
+
+def _varied(experiment: Experiment) -> Values:
+    pair = (experiment.dataset, experiment.scale)
+    method, backbone = get_method(experiment.method), get_backbone(experiment.backbone)
+    return variations(*pair, method, backbone, RECIPES[pair].iterations)
 
 
 def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:

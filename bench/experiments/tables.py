@@ -10,7 +10,8 @@ from bench.errors import BenchError, unknown_name
 from bench.experiments.ablations import ablations
 from bench.experiments.comparisons import comparisons
 from bench.experiments.declaration import PaperTable
-from bench.experiments.experiment import COUNTED_ONLY, Experiment
+from bench.experiments.experiment import Experiment
+from bench.experiments.methods import get_method
 from bench.experiments.small_tables import small_real
 
 # Factors that tell apart the rows of an ablation, by what stands before their value in a row's name; a decoder is
@@ -57,7 +58,7 @@ def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
     """
     built = dict.fromkeys(row.experiment for table in TABLES.values() for row in table.rows if row.experiment)
     same = (experiment.dataset, experiment.backbone)
-    return tuple(e for e in built if (e.dataset, e.backbone) == same and e.method not in COUNTED_ONLY)
+    return tuple(e for e in built if (e.dataset, e.backbone) == same and get_method(e.method).timed)
 
 
 def row_names(table: PaperTable) -> dict[str, Experiment]:

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bench.data.coco import Sample
-from bench.data.registry import get_dataset_info, open_split, split_fingerprint
-from bench.data.transforms import preprocess, resize_image
+from bench.data.registry import open_split, split_fingerprint
+from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.base import Evaluator, Prediction
 from bench.evaluation.evaluators import make_evaluator
@@ -19,7 +19,9 @@ from bench.evaluation.image_log import ImageLog
 from bench.evaluation.postprocess import pixel_labels
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.sharded import clear, evaluate_shared
-from bench.experiments.experiment import PIXEL_METHODS, SMALL_SCALE_MODEL, SMALL_SCALE_PIXEL, Experiment
+from bench.experiments.datasets import get_dataset
+from bench.experiments.experiment import Experiment
+from bench.experiments.methods import get_method
 from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
 from bench.training.batches import loading_processes
@@ -60,8 +62,8 @@ def measure_accuracy(
     In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
     `execution.stop` says so, with the work saved.
     """
-    recipe, info = recipe_for(experiment), get_dataset_info(experiment.dataset)
-    per_pixel = experiment.method in PIXEL_METHODS
+    recipe, info = recipe_for(experiment), get_dataset(experiment.dataset)
+    per_pixel = get_method(experiment.method).predicts == "pixels"
     if per_pixel and info.task != "semantic":
         raise BenchError(
             f"{experiment.method} labels pixels, {info.name} is a {info.task} data set: use a semantic one"
@@ -128,7 +130,7 @@ def measure_accuracy(
         "train_fingerprint": data,
         "val_fingerprint": evaluated["val_fingerprint"],
         "post_processing": POST_PROCESSING,
-        "sizes": _sizes(experiment),
+        "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
     }
     return Accuracy(metrics, recipe, details)
@@ -142,12 +144,6 @@ def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> t
     if experiment.scale == "paper":  # a short run would not earn back the compilation
         use_form(model, fast_form(world.device))
     return model, weights
-
-
-def _sizes(experiment: Experiment) -> dict | str:
-    if experiment.scale != "small":
-        return "the paper's"
-    return SMALL_SCALE_MODEL | (SMALL_SCALE_PIXEL if experiment.method in PIXEL_METHODS else {})
 
 
 def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> None:
@@ -193,7 +189,8 @@ def predict_image(model: nn.Module, evaluator: Evaluator, sample: Sample, resizi
     """What `model`, in evaluation mode, predicts for one image, as the evaluator counts it."""
     model.eval()
     image = resize_image(sample.image, *resizing)
-    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
+    batch = preprocess([image], normalisation=normalisation_of(model))
+    batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     output = model(batch)
     sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
     if isinstance(output, PixelPrediction):

@@ -15,12 +15,12 @@ from torch import nn
 
 from bench.data.classes import ClassInfo, classes_of
 from bench.data.images import open_image, read_image
-from bench.data.registry import get_dataset_info
-from bench.data.transforms import preprocess, resize_image
+from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.overlay import draw_overlay, label_segments
 from bench.evaluation.postprocess import pixel_labels, semantic_labels_of
 from bench.evaluation.results import image_results, semantic_results
+from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
 from bench.training.engine import MEMORY_FORMAT
@@ -68,7 +68,7 @@ def predict_images(
     memory or a folder that cannot be written, when it comes to it: what is written by then stays.
     """
     images, out = [Path(path) for path in images], Path(out)
-    task, classes = get_dataset_info(experiment.dataset).task, classes_of(experiment.dataset)
+    task, classes = get_dataset(experiment.dataset).task, classes_of(experiment.dataset)
     check_images(images, out, task, raw)
     sizes = (None, None) if native_size else test_resizing(experiment)
     try:
@@ -144,7 +144,8 @@ def _predict(
     """The result files of one image (name -> content), and what STEM.json holds."""
     pixels = read_image(path)
     image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
-    batch = preprocess([image]).to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
+    batch = preprocess([image], normalisation=normalisation_of(model))
+    batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     prediction = model(batch)
     if isinstance(prediction, PixelPrediction):
         arrays = {"logits": prediction.logits[0]}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from bench.data.registry import open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.image_log import ImageLog
-from bench.experiments.experiment import SMALL_SCALE_MODEL, Experiment
+from bench.experiments.datasets import get_dataset
+from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import POST_PROCESSING, test_resizing
 from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.measure.complexity.flops import count_parameters
@@ -38,7 +39,7 @@ def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path
             f"{digest[:12]}): {remedy}"
         )
     try:
-        data = split_fingerprint(experiment.dataset, get_dataset_info(experiment.dataset).eval_split, data_root)
+        data = split_fingerprint(experiment.dataset, get_dataset(experiment.dataset).eval_split, data_root)
     except BenchError:
         return record.is_current  # no data to compare with
     if record.details.get("val_fingerprint", data) != data:
@@ -58,7 +59,7 @@ def measure_released(
 
     Raises BenchError where the file is not of this experiment, and for missing or broken data.
     """
-    info = get_dataset_info(experiment.dataset)
+    info = get_dataset(experiment.dataset)
     val_set = open_split(experiment.dataset, info.eval_split, data_root)
     opened = open_weights(weights, **experiment.to_dict())
     model, facts = opened.build(), opened.facts
@@ -91,7 +92,7 @@ def measure_released(
     metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
     details |= {
         "resumed_after_images": log.images,
-        "sizes": SMALL_SCALE_MODEL if experiment.scale == "small" else "the paper's",
+        "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
     }
     return metrics, details

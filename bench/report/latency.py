@@ -6,7 +6,7 @@ from statistics import median
 import pandas as pd
 
 from bench.experiments.declaration import LABELS, PaperTable, Row
-from bench.experiments.experiment import COUNTED_ONLY
+from bench.experiments.methods import get_method
 from bench.records import Record
 from bench.report.text import align, machine, markdown_table, number, threads, with_range
 
@@ -51,7 +51,7 @@ def _compared(table: PaperTable) -> str:
     """What the ratios are to, in words: rows that the table declares, or MaskFormer's."""
     compared: dict[str, list[str]] = {}
     for row in table.rows:
-        if (base := table.base_of(row)) and row.experiment.method not in COUNTED_ONLY:
+        if (base := table.base_of(row)) and get_method(row.experiment.method).timed:
             declared = f"row {base.number} ({base.method})" if row.base else "MaskFormer with the same backbone"
             compared.setdefault(declared, []).append(str(row.number))
     if len(compared) == 1:
@@ -159,6 +159,6 @@ def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> lis
 
 def _flops_ratio(table: PaperTable, cells: dict, row: Row) -> str:
     base = table.base_of(row)
-    if base is None or row.experiment.method in COUNTED_ONLY:
-        return ""  # COUNTED_ONLY: the most that it could be, beside no latency
+    if base is None or not get_method(row.experiment.method).timed:
+        return ""  # not timed: the count is the most that it could be, beside no latency
     return number(cells[row.number, "flops"]["measured"] / cells[base.number, "flops"]["measured"], 2)

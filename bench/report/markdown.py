@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench.experiments.datasets import get_dataset
 from bench.experiments.declaration import LABELS, Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.best import BOLD, best_cells
@@ -24,13 +25,6 @@ LEGEND = (
 # Of a row that does not have a column's metric.
 EMPTY = {"published": None, "measured": None, "reference": None, "unit": "", "verdict": "", "tolerance": ""}
 OTHER_DEVICE = "*other device*: a latency, which the paper measured on a machine of its own."
-# On what the FLOPs of a table's data set are counted; bench/measure/complexity/protocol.py has it in numbers.
-COUNTED = {
-    "coco_panoptic": "mean over the first 100 images of COCO val2017",
-    "coco_instance": "mean over the first 100 images of COCO val2017",
-    "ade20k": "one crop of 512x512 (640x640 with Swin-L and MiT-B5) of an image of 512x683",
-    "cityscapes": "one image of 1024x2048",
-}
 
 
 def render_markdown(table: PaperTable, frame: pd.DataFrame, store: Store, reference: Store | None = None) -> str:
@@ -164,7 +158,7 @@ def _complexity(table: PaperTable, cells: dict, bold: frozenset) -> list[str]:
         lines = _lines(cells, table.rows, column)
         texts += [value_cells(lines, column.digits, bold), [_complexity_verdict(line) for line in lines]]
     rows = [[*_names(row), *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    note = f"FLOPs: one multiply-add counts one; {COUNTED[table.dataset]}."
+    note = f"FLOPs: one multiply-add counts one; {get_dataset(table.dataset).counted.text}."
     return ["## Complexity", f"{note} {_tolerances(cells, columns)}", markdown_table(headers, rows)]
 
 

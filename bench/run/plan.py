@@ -129,11 +129,12 @@ def evaluate_released(
     Raises BenchError before anything starts: for an unreadable file, a record of another file (without force), a data
     set whose files are missing.
     """
-    from bench.data.registry import get_dataset_info, open_split
+    from bench.data.registry import open_split
+    from bench.experiments.datasets import get_dataset
     from bench.measure.released import is_done
     from bench.weights.files import sha256
 
-    info, name = get_dataset_info(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
+    info, name = get_dataset(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
     since = forced.begin(store, name) if force else None
     again = forced.is_older(store.record_path(experiment, "released"), since)
     if not again and is_done(store, experiment, weights, data_root):
@@ -157,9 +158,9 @@ def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
 
 def root_of(experiment: Experiment, data_root: Path | None) -> str | None:
     """The folder that the experiment's data set is looked for in; generated ones lie in the cache."""
-    from bench.data.registry import get_dataset_info
+    from bench.experiments.datasets import get_dataset
 
-    return None if data_root is None or get_dataset_info(experiment.dataset).generated else str(data_root)
+    return None if data_root is None or get_dataset(experiment.dataset).generated else str(data_root)
 
 
 def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:
@@ -167,11 +168,12 @@ def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> N
 
     Raises BenchError where files are missing, before hours of counting and timing.
     """
-    from bench.data.registry import get_dataset_info, open_split
+    from bench.data.registry import open_split
+    from bench.experiments.datasets import get_dataset
 
     for name in sorted({experiment.dataset for experiment in experiments}):
-        for split in ("train", get_dataset_info(name).eval_split):
-            open_split(name, split, None if get_dataset_info(name).generated else data_root)
+        for split in ("train", get_dataset(name).eval_split):
+            open_split(name, split, None if get_dataset(name).generated else data_root)
 
 
 def workers() -> int:

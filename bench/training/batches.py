@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.data.transforms import augment
+from bench.data.transforms import IMAGENET, augment
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
 from bench.provenance import available_cores
@@ -36,11 +36,14 @@ class Batch:
         return Batch(self.images.pin_memory(), *([x.pin_memory() for x in y] for y in (self.labels, self.masks)))
 
 
-def make_batch(dataset, recipe: Recipe, seed: int, iteration: int, positions: Sequence[int] | None = None) -> Batch:
-    """The samples at `positions` (default: all) of the batch that belongs to (seed, iteration)."""
+def make_batch(
+    dataset, recipe: Recipe, seed: int, iteration: int, positions: Sequence[int] | None = None,
+    fill: Sequence[float] = IMAGENET.mean,
+) -> Batch:  # fmt: skip
+    """The samples at `positions` (default: all) of the batch that belongs to (seed, iteration); `fill` as `augment`."""
     indices = batch_indices(len(dataset), recipe.batch_size, seed, iteration)
     positions = range(recipe.batch_size) if positions is None else positions
-    samples = [augment(dataset[indices[p]], _generator(recipe, seed, iteration, p), recipe) for p in positions]
+    samples = [augment(dataset[indices[p]], _generator(recipe, seed, iteration, p), recipe, fill) for p in positions]
     return Batch(torch.stack([s.image for s in samples]), [s.labels for s in samples], [s.masks for s in samples])
 
 
@@ -78,13 +81,15 @@ def loading_processes(world: World) -> int:
 
 
 def load_batches(
-    dataset, recipe: Recipe, seed: int, start: int, positions: Sequence[int], workers: int, pin: bool
-) -> Iterator[Batch]:
-    """The batches of iteration `start` to the last. workers: processes that load ahead; 0: loaded here when asked for.
+    dataset, recipe: Recipe, seed: int, start: int, positions: Sequence[int], workers: int, pin: bool,
+    fill: Sequence[float],
+) -> Iterator[Batch]:  # fmt: skip
+    """The batches of iteration `start` to the last. workers: processes that load ahead; 0: loaded here when asked
+    for. fill: as of `augment`.
 
     Raises BenchError for a sample that cannot be read, and for a loading process that was killed.
     """
-    batches = _Batches(dataset, recipe, seed, tuple(positions))
+    batches = _Batches(dataset, recipe, seed, tuple(positions), tuple(fill))
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -114,16 +119,16 @@ def load_batches(
 class _Batches(Dataset):
     """Item i is the batch of iteration i, or what is wrong with it: exceptions lose their form between processes."""
 
-    def __init__(self, dataset, recipe: Recipe, seed: int, positions: tuple[int, ...]):
+    def __init__(self, dataset, recipe: Recipe, seed: int, positions: tuple[int, ...], fill: tuple[float, ...]):
         self._arguments = dataset, recipe, seed
-        self._positions, self._length = positions, recipe.iterations
+        self._positions, self._fill, self._length = positions, fill, recipe.iterations
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, iteration: int) -> Batch | str:
         try:
-            return make_batch(*self._arguments, iteration, self._positions)
+            return make_batch(*self._arguments, iteration, self._positions, self._fill)
         except BenchError as error:
             return str(error)
 

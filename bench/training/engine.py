@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bench.data.transforms import normalisation_of
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
 from bench.training.batch_norm import synchronise
@@ -99,7 +100,8 @@ def train(
     model.train().to(memory_format=MEMORY_FORMAT)
     if state.iteration < recipe.iterations:
         positions, pin = world.share(recipe.batch_size), world.device.type == "cuda"
-        batches = load_batches(dataset, recipe, seed, state.iteration, positions, execution.workers, pin)
+        fill = normalisation_of(model).mean
+        batches = load_batches(dataset, recipe, seed, state.iteration, positions, execution.workers, pin, fill)
         log = TrainingLog(folder, state.iteration, execution.tensorboard) if world.is_main else nullcontext()
         with closing(batches), log:
             try:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.data.transforms import preprocess
+from bench.data.transforms import normalisation_of, preprocess
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
 from bench.training.batches import Batch, batch_indices, derived_seed
@@ -94,7 +94,8 @@ class Updater:
 
     def _backward(self, iteration: int, batch: Batch, own: slice, part: Part) -> tuple[list[str], Tensor]:
         """Add the gradients of some images; names and values of their losses, after which the values' sum."""
-        images = preprocess(list(batch.images[own].to(self.device, non_blocking=True)))
+        images = list(batch.images[own].to(self.device, non_blocking=True))
+        images = preprocess(images, normalisation=normalisation_of(self.model))
         images = images.to(memory_format=MEMORY_FORMAT)
         targets = [
             Target(labels.to(self.device, non_blocking=True), _padded(masks, images).to(self.device, non_blocking=True))

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.data.registry import get_dataset_info
 from bench.errors import BenchError, one_line
+from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment, experiment
 from bench.weights import factors as shown
 from bench.weights.files import TensorFile, read_tensors
@@ -89,7 +89,7 @@ def _experiment(
 
 
 def _check_classes(ours: Mapping[str, Tensor], dataset: str) -> None:
-    expected = get_dataset_info(dataset).num_classes
+    expected = get_dataset(dataset).num_classes
     for name in CLASS_HEADS:
         if name in ours and ours[name].ndim == 2 and len(ours[name]) != expected + 1:
             raise BenchError(

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError, unknown_name
-from bench.experiments.experiment import BACKBONES, DATASETS, METHODS, PIXEL_METHODS, Experiment
+from bench.errors import BenchError
+from bench.experiments.backbones import get_backbone
+from bench.experiments.datasets import get_dataset
+from bench.experiments.experiment import Experiment
+from bench.experiments.methods import get_method
 from bench.weights.files import TensorFile, read_tensors
 
 FORMAT = "hcformer-bench weights 1"
-KNOWN = {"method": METHODS + PIXEL_METHODS, "backbone": BACKBONES, "dataset": DATASETS}
+KNOWN = {"method": get_method, "backbone": get_backbone, "dataset": get_dataset}
 NAMED = 3
 
 
@@ -66,9 +69,9 @@ def open_weights(path: Path, **given: int | str) -> Weights:
 
 def check_agreement(what: str, held: Experiment, given: Mapping[str, int | str]) -> None:
     """Raises BenchError where a factor that was given is not that of the experiment; `what` names the file."""
-    for name, names in KNOWN.items():
-        if name in given and given[name] not in names:
-            raise unknown_name(name, str(given[name]), names)
+    for name, find in KNOWN.items():
+        if name in given:
+            find(given[name])
     models = {name: given[name] for name in KNOWN if name in given and given[name] != getattr(held, name)}
     asked = held if models else Experiment.from_dict(held.to_dict() | given)
     for name in given:

@@ -174,10 +174,11 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def swin(variant: str, drop_path_rate: float = 0.3, out_norms: Sequence[int] = (0, 1, 2, 3)) -> Swin:
-    """A variant of `VARIANTS` with new weights; raises ValueError for an unknown one. Arguments as `Swin`."""
+def swin(variant: str, drop_path: float = 0.3, out_norms: Sequence[int] = (0, 1, 2, 3)) -> Swin:
+    """A variant of `VARIANTS` with new weights; raises ValueError for an unknown one. drop_path: the largest rate of
+    stochastic depth; out_norms as `Swin`."""
     size = _variant(variant)
-    return Swin(size.embed_dim, size.depths, size.num_heads, size.window_size, drop_path_rate, out_norms)
+    return Swin(size.embed_dim, size.depths, size.num_heads, size.window_size, drop_path, out_norms)
 
 
 def load_imagenet(model: Swin, variant: str) -> None:

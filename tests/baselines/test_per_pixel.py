@@ -11,7 +11,7 @@ from baselines.fpn import fpn
 from baselines.per_pixel import deeplabv3, fcn_32s, pspnet
 from bench.errors import BenchError
 from bench.experiments import Experiment, experiment
-from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
+from bench.experiments.methods import METHODS
 from bench.measure.complexity.counter import count_flops
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet, resnet
@@ -22,7 +22,7 @@ from tests.models.test_per_pixel import awake
 from tests.reference import relative_error
 
 META = torch.device("meta")
-ON_RESNETS = [method for method in PIXEL_METHODS if method not in UNTRAINED]
+ON_RESNETS = [m.name for m in METHODS.values() if m.predicts == "pixels" and "resnet" in m.backbones]
 # The strides of the logits; DeepLabv3 and FCN have their torchvision counterparts.
 STRIDES = {"fcn_32s": 32, "pspnet": 8, "deeplabv3": 8, "fpn": 4}
 BUILDERS = {"fcn_32s": fcn_32s, "pspnet": pspnet, "deeplabv3": deeplabv3, "fpn": fpn}

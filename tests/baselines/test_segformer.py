@@ -7,7 +7,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from baselines.segformer import MixTransformer, _config, mit, segformer
 from bench.errors import BenchError
 from bench.experiments import experiment, find_row, get_table, recipe_for
-from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
+from bench.experiments.methods import get_method
 from bench.measure.complexity.flops import count_parameters
 from bench.zoo import build_model
 from models.outputs import PixelPrediction
@@ -61,7 +61,7 @@ def test_experiments():
     what = find_row("table3b/segformer-mit_b5")
     assert what == experiment("segformer", "mit_b5", "cityscapes", "paper", num_queries=7, decoder_layers=3)
     assert (what.hierarchical_level, what.downsampling, what.decoder_layers) == (0, "conv", 0)
-    assert "segformer" in PIXEL_METHODS and "segformer" in UNTRAINED
+    assert get_method("segformer").predicts == "pixels" and not get_method("segformer").trained
     with pytest.raises(BenchError, match="segformer is not trained here") as caught:
         recipe_for(what)
     assert "\n" not in str(caught.value)

@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 
 from bench.experiments import TABLES, Recipe
-from bench.experiments.experiment import UNTRAINED
+from bench.experiments.methods import get_method
 from bench.experiments.tables import row_names
 from tests.conftest import mistake
 
 EXPERIMENTS = {f"{table.name}/{name}": e for table in TABLES.values() for name, e in row_names(table).items()}
-ROWS = [name for name, e in EXPERIMENTS.items() if e.method not in UNTRAINED]
+ROWS = [name for name, e in EXPERIMENTS.items() if get_method(e.method).trained]
 
 
 def _table(out: str) -> dict[str, list[str]]:

@@ -9,8 +9,9 @@ from PIL import Image
 
 from bench.data import check as module
 from bench.data.check import check
-from bench.data.registry import DATASETS, split_fingerprint
+from bench.data.registry import split_fingerprint
 from bench.errors import BenchError
+from bench.experiments.datasets import DATASETS
 
 FACTS = {  # name: pattern of the validation images, of their labels
     "coco_panoptic": ("val2017/*.jpg", "annotations/panoptic_val2017/*.png"),

@@ -8,9 +8,10 @@ from cityscapesscripts.helpers.labels import labels
 
 from bench.data.classes import classes_of
 from bench.data.coco import CocoPanoptic
-from bench.data.registry import DATASETS, open_split
+from bench.data.registry import open_split
 from bench.data.synthesis import synthetic
 from bench.errors import BenchError
+from bench.experiments.datasets import DATASETS
 
 
 def test_coco_is_the_official_file(shared):

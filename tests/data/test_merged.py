@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from bench.data.classes import classes_of
-from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from bench.data.registry import open_split, split_fingerprint
+from bench.experiments.datasets import get_dataset
 from tests.conftest import few_scenes
 
 
@@ -31,7 +32,7 @@ def test_masks_of_a_class_are_one(cache):
 
 
 def test_registry_knows_it(cache):
-    info = get_dataset_info("synthetic_semantic")
+    info = get_dataset("synthetic_semantic")
     assert (info.task, info.num_things, info.num_stuff) == ("semantic", 0, 10)
     assert [c.name for c in classes_of(info.name)] == [c.name for c in classes_of("synthetic_panoptic")]
     fingerprints = {split_fingerprint(f"synthetic_{kind}", "val", cache) for kind in ("panoptic", "semantic")}

@@ -3,15 +3,9 @@
 import pytest
 
 from bench.data.coco import fingerprint
-from bench.data.registry import (
-    DATASETS,
-    dataset_root,
-    default_cache,
-    get_dataset_info,
-    open_split,
-    split_fingerprint,
-)
+from bench.data.registry import dataset_root, default_cache, open_split, split_fingerprint
 from bench.errors import BenchError
+from bench.experiments.datasets import DATASETS, get_dataset
 
 
 def test_class_counts():
@@ -23,7 +17,7 @@ def test_class_counts():
 
 def test_unknown_name_names_the_nearest():
     with pytest.raises(BenchError, match="did you mean 'coco_panoptic'"):
-        get_dataset_info("coco-panoptic")
+        get_dataset("coco-panoptic")
 
 
 def test_open_synthetic_by_role_and_by_name(synthetic_root):

@@ -9,8 +9,9 @@ from cityscapesscripts.helpers.labels import labels as official_labels
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image
 
-from bench.data.registry import DATASETS, open_split, split_fingerprint
+from bench.data.registry import open_split, split_fingerprint
 from bench.errors import BenchError
+from bench.experiments.datasets import DATASETS
 
 PLACES = {  # split, image, label image, the class that a value stands for
     "ade20k": ("validation", "images/validation/ADE_val_00000001.jpg", "annotations/validation/ADE_val_00000001.png"),

@@ -201,7 +201,7 @@ def test_slower_of_two_runs_keeps_the_faster_ones_result(few, tmp_path):
 
 def test_processes_at_once(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from bench.data import synthetic\n"
+        "import sys; from pathlib import Path; from bench.data.synthesis import synthetic\n"
         "synthetic.SPLITS = {'train': 6, 'val': 4}; synthetic.ensure(Path(sys.argv[1]))"
     )
     repository = Path(__file__).resolve().parents[2]

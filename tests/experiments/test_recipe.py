@@ -8,11 +8,15 @@ import pytest
 
 from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, experiment, recipe_for, sources_for
-from bench.experiments.experiment import BACKBONES, METHODS, factor_sources
+from bench.experiments.experiment import factor_sources
+from bench.experiments.methods import METHODS as ALL_METHODS
 from bench.experiments.protocols import PROTOCOLS
 from bench.experiments.recipe import CHOICES, recipe_hash
 from bench.experiments.recipe import test_resizing as resizing  # not a test
 from bench.training.points import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
+
+METHODS = [method.name for method in ALL_METHODS.values() if method.predicts == "masks"]
+BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
 
 COCO_TRAIN_IMAGES = 118_287
 

@@ -3,13 +3,14 @@
 import ast
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import TABLES, declaration, experiment, find_row, get_table, tables
-from bench.experiments.experiment import COUNTED_ONLY, PIXEL_METHODS, UNTRAINED
+from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments.methods import METHODS, get_method
 from bench.experiments.tables import row_names, timed_together
 from bench.report.published import PUBLISHED, load_published
 
@@ -161,12 +162,12 @@ def test_measurements_of_a_table_are_those_of_its_columns(name):
     assert (*counted, sum(m.kind == "accuracy" for m in small)) == MEASURED[name]
     assert [m for m in small if m.kind != "accuracy"] == [m for m in paper if m.kind != "accuracy"]
     assert {m.experiment.scale for m in small if m.kind == "accuracy"} <= {"small"}
-    assert not any(m.experiment.method in UNTRAINED for m in paper if m.kind == "accuracy")
+    assert not any(get_method(m.experiment.method).trained is False for m in paper if m.kind == "accuracy")
 
 
 def test_timed_together_is_what_shares_data_set_and_backbone():
     rows = dict.fromkeys(row.experiment for table in PRINTED for row in table.rows if row.experiment)
-    rows = [e for e in rows if e.method not in COUNTED_ONLY]
+    rows = [e for e in rows if get_method(e.method).timed]
     groups = dict.fromkeys(timed_together(e) for e in rows)
     assert sorted(e.key for group in groups for e in group) == sorted(e.key for e in rows)
     for e in rows:
@@ -178,9 +179,7 @@ def test_timed_together_is_what_shares_data_set_and_backbone():
 
 
 def test_what_is_counted_only_is_neither_timed_nor_trained(monkeypatch):
-    for module in (declaration, tables):
-        monkeypatch.setattr(module, "COUNTED_ONLY", ("mask2former",))
-    monkeypatch.setattr(declaration, "UNTRAINED", ("mask2former",))
+    monkeypatch.setitem(METHODS, "mask2former", replace(METHODS["mask2former"], timed=False, trained=False))
     table = get_table("table1")
     kinds = {m.kind for m in table.measurements("paper") if m.experiment.method == "mask2former"}
     assert kinds == {"complexity"}
@@ -193,7 +192,7 @@ def test_what_latencies_are_compared_with(table):
     for row in (row for row in table.rows if row.experiment):
         base, what = table.base_of(row), row.experiment
         if base is None:
-            assert what.method in PIXEL_METHODS
+            assert get_method(what.method).predicts == "pixels"
             assert not what.method.startswith("hc_")
             continue
         other = base.experiment
@@ -204,7 +203,7 @@ def test_what_latencies_are_compared_with(table):
         if (table.name, what.backbone) == ("table2", "swin_l"):  # which has no MaskFormer
             assert other.method == "mask2former"
             continue
-        if what.method in PIXEL_METHODS:
+        if get_method(what.method).predicts == "pixels":
             assert what.method.removeprefix("hc_") == other.method
         else:
             layers = 9 if what.dataset == "cityscapes" else 8

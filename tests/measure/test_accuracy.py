@@ -8,12 +8,13 @@ from torch import nn
 from torch.nn.functional import interpolate, pad
 
 from bench.data.coco import CocoPanoptic
-from bench.data.registry import DATASETS, open_split
+from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.saved import SavedPredictions
 from bench.experiments import RECIPES, experiment
+from bench.experiments.datasets import DATASETS
 from bench.measure import accuracy
 from bench.measure.accuracy import evaluate, measure_accuracy
 from bench.training.engine import Execution, TrainingResult

@@ -11,8 +11,8 @@ from bench.experiments.experiment import experiment
 from bench.measure.complexity.counter import count_flops
 from bench.measure.complexity.flops import (
     ImageSizes,
-    coco_test_sizes,
     count_parameters,
+    listed_sizes,
     mean_flops,
     measure_complexity,
     network_flops,
@@ -53,11 +53,11 @@ def test_resizing_rule(original, image, input_):
 def test_the_test_images_are_the_first_hundred_of_val2017(shared):
     with open(shared / "reference" / "coco_val2017_sizes.csv", newline="") as file:
         rows = sorted((int(r["image_id"]), int(r["height"]), int(r["width"])) for r in csv.DictReader(file))
-    assert [size.original for size in coco_test_sizes()] == [(h, w) for _, h, w in rows[:100]]
+    assert [size.original for size in listed_sizes("coco_val2017_first100")] == [(h, w) for _, h, w in rows[:100]]
 
 
 def test_test_images_fit_their_inputs():
-    sizes = coco_test_sizes()
+    sizes = listed_sizes("coco_val2017_first100")
     assert len(sizes) == 100 and len({size.padded for size in sizes}) == 20
     for size in sizes:
         assert max(size.image) <= 1333 and min(size.image) <= 800

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.data.registry import get_dataset_info
 from bench.experiments import experiment
-from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
+from bench.experiments.datasets import get_dataset
+from bench.experiments.methods import METHODS
 from bench.measure.complexity.flops import (
     ImageSizes,
     mean_flops,
@@ -14,7 +14,7 @@ from bench.measure.complexity.flops import (
     post_processing_flops,
     protocol,
 )
-from bench.measure.complexity.protocol import PROTOCOL, coco_test_sizes, counted_images
+from bench.measure.complexity.protocol import PROTOCOL, counted_images, listed_sizes
 from bench.report.published import load_published
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
@@ -55,7 +55,7 @@ def test_images_of_each_data_set():
     assert images("hcformer", "r50", "ade20k") == [ImageSizes((512, 683), (512, 512), (512, 512))]
     assert images("hcformer", "swin_l", "ade20k") == [ImageSizes((512, 683), (640, 640), (640, 640))]
     assert images("pspnet", "r101", "cityscapes") == [ImageSizes((1024, 2048), (1024, 2048), (1024, 2048))]
-    assert images("hcformer", "r50", "coco_instance") == coco_test_sizes()
+    assert images("hcformer", "r50", "coco_instance") == listed_sizes("coco_val2017_first100")
     for backbone, side in (("mit_b2", 512), ("mit_b5", 640)):  # the crops that Table 3 (a) prints
         assert images("segformer", backbone, "ade20k")[0].padded == (side, side)
 
@@ -122,7 +122,7 @@ def test_mask_rcnn():
     assert metrics["flops"]["value"] == pytest.approx(237.6, abs=0.05) and metrics["flops"]["n"] == 100
     with torch.device("meta"):
         model = build_model(what).eval().as_counted(detections=31)
-    network, rest = mean_flops(model, coco_test_sizes(), None, get_dataset_info(what.dataset).task)
+    network, rest = mean_flops(model, listed_sizes("coco_val2017_first100"), None, get_dataset(what.dataset).task)
     assert round((network.total() + rest.total()) / 1e9) == printed[1, "flops"].value
 
 
@@ -143,7 +143,7 @@ def test_mask_rcnn_without_its_heads_by_hand():
 
 def test_clustering_costs_less_than_dilation():
     """The order of Table I's latencies on Cityscapes, in operations, and what the levels add by hand."""
-    methods = [m for m in PIXEL_METHODS if m not in UNTRAINED]
+    methods = [m.name for m in METHODS.values() if m.predicts == "pixels" and m.trained]
     flops = {m: measure_complexity(experiment(m, "r101", "cityscapes", "paper")) for m in methods}
     total = {method: metrics["flops"]["value"] for method, metrics in flops.items()}
     for method in ("pspnet", "deeplabv3"):

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
 from bench.evaluation.postprocess import panoptic_segments, resize_masks
-from bench.experiments.experiment import PIXEL_METHODS, experiment
+from bench.experiments.datasets import get_dataset
+from bench.experiments.experiment import experiment
+from bench.experiments.methods import get_method
 from bench.measure.complexity.flops import ImageSizes
 from bench.measure.latency import timing as latency
 from bench.measure.latency.timing import LatencyProtocol, measure_latency, summarise, timed_image
@@ -23,7 +24,7 @@ from models.outputs import MaskPrediction, PixelPrediction
 
 EXPERIMENTS = [experiment(m, "small", "synthetic_panoptic", "small") for m in ("hcformer", "maskformer", "mask2former")]
 KEYS = [e.key for e in EXPERIMENTS]
-CLASSES = get_dataset_info("synthetic_panoptic").num_classes
+CLASSES = get_dataset("synthetic_panoptic").num_classes
 SIZES = ImageSizes((24, 32), (48, 60), (48, 64))
 PROTOCOL = LatencyProtocol((32, 32), warm_up_passes=1, min_rounds=3, max_rounds=5)
 
@@ -54,7 +55,7 @@ class Recorder:
                 recorder.passes.append((experiment.key, tuple(images.shape[-2:])))
                 recorder.images[recorder.passes[-1]] = images
                 time.sleep(recorder.delay_s)
-                if experiment.method in PIXEL_METHODS:
+                if get_method(experiment.method).predicts == "pixels":
                     return PixelPrediction(self.masks(images))
                 return MaskPrediction(torch.zeros(1, 7, CLASSES + 1), self.masks(images))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.data.registry import get_dataset_info, open_split, split_fingerprint
+from bench.data.registry import open_split, split_fingerprint
 from bench.data.synthesis import synthetic
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
@@ -20,6 +20,7 @@ from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.image_log import ImageLog
 from bench.evaluation.saved import SavedPredictions
 from bench.experiments import experiment
+from bench.experiments.datasets import get_dataset
 from bench.experiments.recipe import POST_PROCESSING
 from bench.measure import released
 from bench.measure.accuracy import evaluate
@@ -285,7 +286,7 @@ def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
     jobs.run_job(job, Reporter())
     record = store.get(what, "released")
     assert set(metrics) <= set(record.metrics) and all(record.metrics[name]["n"] == 2 for name in metrics)
-    assert (record.details["val_images"], record.details["val_split"]) == (2, get_dataset_info(dataset).val_split)
+    assert (record.details["val_images"], record.details["val_split"]) == (2, get_dataset(dataset).val_split)
     assert record.details["post_processing"] == POST_PROCESSING
 
     val_set = open_split(dataset, "val", tmp_path / "data")

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench.data.registry import dataset_root, get_dataset_info
+from bench.data.registry import dataset_root
 from bench.errors import BenchError
 from bench.experiments import TABLES, get_table, recipe_for
+from bench.experiments.datasets import get_dataset
 from bench.experiments.tables import timed_together
 from bench.records import Record, Store
 from bench.run import plan as runner
@@ -46,7 +47,7 @@ def started(monkeypatch):
 
 def open_split(name, split, root=None):
     """The check of a data set without reading (or generating) it."""
-    if not get_dataset_info(name).generated:
+    if not get_dataset(name).generated:
         dataset_root(name, root)
 
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.data.registry import get_dataset_info
 from bench.evaluation.postprocess import Size, resize_masks, semantic_labels_of, semantic_scores
+from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.counter import count_flops
 from bench.measure.complexity.protocol import (
     PROTOCOL,
     ImageSizes,
-    coco_test_sizes,
     counted_images,
+    listed_sizes,
     padded,
     protocol,
     resized,
@@ -25,7 +25,7 @@ from bench.measure.complexity.protocol import (
 from models.outputs import MaskPrediction, PixelPrediction
 
 __all__ = [
-    "PROTOCOL", "ImageSizes", "Progress", "Size", "coco_test_sizes", "count_parameters", "mean_flops",
+    "PROTOCOL", "ImageSizes", "Progress", "Size", "listed_sizes", "count_parameters", "mean_flops",
     "measure_complexity", "network_flops", "padded", "post_processing_flops", "protocol", "resized",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ def measure_complexity(experiment: Experiment, progress: Progress | None = None)
     device: nothing is computed. Raises BenchError for a data set or scale without a protocol, UncountedOperator where
     a count would have to leave out an operator.
     """
-    images, task = counted_images(experiment), get_dataset_info(experiment.dataset).task
+    images, task = counted_images(experiment), get_dataset(experiment.dataset).task
     from bench.zoo import build_model  # only here: counting must not need every model's package
 
     with torch.device("meta"):

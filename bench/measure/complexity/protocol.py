@@ -4,16 +4,16 @@ import csv
 from dataclasses import dataclass
 from importlib import resources
 
-from bench.data.registry import get_dataset_info
 from bench.data.transforms import test_size
 from bench.errors import BenchError
 from bench.evaluation.postprocess import Size
-from bench.experiments.experiment import PIXEL_METHODS, Experiment
-from bench.experiments.recipe import recipe_for
+from bench.experiments.backbones import get_backbone
+from bench.experiments.datasets import DATASETS, get_dataset
+from bench.experiments.experiment import Experiment
+from bench.experiments.methods import get_method
+from bench.experiments.protocols import PROTOCOLS
 
 SHORTER_SIDE, LONGER_SIDE, DIVISOR = 800, 1333, 32
-SIZES_FILE = "coco_val2017_first100.csv"
-ADE20K_ORIGINAL, CITYSCAPES = (512, 683), (1024, 2048)  # a common size of ADE20K's images; that of all of Cityscapes
 
 # What a record says about how its FLOPs were counted.
 PROTOCOL = {
@@ -31,10 +31,6 @@ _COUNTED = {
     "semantic": "network, resizing of the masks to the input, semantic einsum there, resizing of the class scores to "
     "the original size" + _EVERY_LAYER,
     "pixel": "network, resizing of the class logits to the input and to the original size",
-    "segformer": "network with both matrix products of every attention and a head for the data set's classes, "
-    "resizing of the class logits to the input and to the original size",
-    "mask_rcnn": "network with the most proposals and detections that its configuration allows, 1000 and 100 an image, "
-    "resizing of 100 masks to the original size",
 }
 
 
@@ -57,41 +53,39 @@ def padded(height: int, width: int) -> Size:
     return -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR
 
 
-def coco_test_sizes() -> list[ImageSizes]:
-    """Sizes of the first 100 images of COCO val2017 in ascending image id (facts kept beside this file)."""
-    text = resources.files("bench.measure.complexity").joinpath(SIZES_FILE).read_text()
+def listed_sizes(name: str) -> list[ImageSizes]:
+    """Sizes of the test images of a list beside this file, e.g. "coco_val2017_first100", in ascending image id."""
+    text = resources.files("bench.measure.complexity").joinpath(f"{name}.csv").read_text()
     originals = [(int(row["height"]), int(row["width"])) for row in csv.DictReader(text.splitlines())]
     return [ImageSizes(size, resized(*size), padded(*resized(*size))) for size in originals]
 
 
 def counted_images(experiment: Experiment) -> list[ImageSizes]:
-    """The images whose mean FLOPs the paper's tables give, by data set.
+    """The images whose mean FLOPs the paper's tables give (`Dataset.counted`).
 
-    COCO: the first 100 of val2017; ADE20K: one crop of the size that the method is trained with, from an image of
-    512x683; Cityscapes: one image. Raises BenchError for another data set or scale.
+    COCO: the first 100 of val2017; ADE20K: one crop of the size that is trained with, from an image of 512x683;
+    Cityscapes: one image. Raises BenchError for another data set or scale.
     """
-    if experiment.scale == "paper":
-        if experiment.dataset in ("coco_panoptic", "coco_instance"):
-            return coco_test_sizes()
-        if experiment.dataset == "ade20k":
-            crop = _crop_size(experiment)
-            return [ImageSizes(ADE20K_ORIGINAL, crop, crop)]
-        if experiment.dataset == "cityscapes":
-            return [ImageSizes(CITYSCAPES, CITYSCAPES, CITYSCAPES)]
-    raise BenchError(
-        f"FLOPs of '{experiment.dataset}' at scale '{experiment.scale}' have no protocol: "
-        "count experiments on coco_panoptic, coco_instance, ade20k or cityscapes at scale paper"
-    )
+    counted = get_dataset(experiment.dataset).counted
+    if experiment.scale != "paper" or counted is None:
+        known = ", ".join(dataset.name for dataset in DATASETS.values() if dataset.counted)
+        raise BenchError(
+            f"FLOPs of '{experiment.dataset}' at scale '{experiment.scale}' have no protocol: "
+            f"count experiments on one of {known} at scale paper"
+        )
+    if counted.sizes:
+        return listed_sizes(counted.sizes)
+    size = _crop_size(experiment) if counted.cropped else counted.original
+    return [ImageSizes(counted.original, size, size)]
 
 
 def protocol(experiment: Experiment) -> dict[str, str]:
     """How `measure_complexity` counts this experiment, for its record. Raises BenchError as that does."""
-    task = get_dataset_info(experiment.dataset).task
+    method, task = get_method(experiment.method), get_dataset(experiment.dataset).task
     if task == "panoptic":
         counted_images(experiment)
         return PROTOCOL
-    kind = "pixel" if experiment.method in PIXEL_METHODS else task
-    counted = _COUNTED.get(experiment.method, _COUNTED[kind])
+    counted = method.flops or _COUNTED["pixel" if method.predicts == "pixels" else task]
     if task == "instance":
         return PROTOCOL | {"counted": counted}
     size = counted_images(experiment)[0]
@@ -100,10 +94,10 @@ def protocol(experiment: Experiment) -> dict[str, str]:
 
 
 def _crop_size(experiment: Experiment) -> Size:
-    """Of ADE20K. SegFormer, which is not trained here, has the one that Table 3 (a) prints."""
-    if experiment.method == "segformer":
-        return (640, 640) if experiment.backbone == "mit_b5" else (512, 512)
-    return tuple(recipe_for(experiment).crop_size)
+    """Of the data set's recipe, varied for the backbone: also of methods that are not trained here."""
+    varied = get_backbone(experiment.backbone).recipe_on.get(experiment.dataset, {})
+    values = PROTOCOLS[experiment.dataset, experiment.scale] | varied
+    return tuple(values["crop_size"].value)
 
 
 def size_text(size: Size) -> str:

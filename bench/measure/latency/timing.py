@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from bench import provenance
-from bench.data.registry import get_dataset_info
 from bench.errors import BenchError
-from bench.experiments.experiment import PIXEL_METHODS, Experiment
+from bench.experiments.datasets import get_dataset
+from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
+from bench.experiments.methods import get_method
 from bench.measure.complexity.flops import ImageSizes, Progress, Size
 from bench.measure.complexity.protocol import counted_images, size_text
 from bench.measure.latency.timing_log import TimingLog
@@ -79,7 +80,8 @@ def timed_image(experiment: Experiment) -> ImageSizes:
 
     Raises BenchError where there is none, as `counted_images` does.
     """
-    return COCO_IMAGE if experiment.dataset.startswith("coco") else counted_images(experiment)[0]
+    counted = counted_images(experiment)
+    return COCO_IMAGE if len(counted) > 1 else counted[0]
 
 
 def measure_latency(
@@ -172,8 +174,8 @@ def _samples(log: TimingLog, key: str, rounds: int) -> dict[str, list[float]]:
 
 
 def _made_of(experiment: Experiment) -> str:
-    pixel = experiment.method in PIXEL_METHODS
-    return _MADE_OF["pixel" if pixel else get_dataset_info(experiment.dataset).task]
+    pixel = get_method(experiment.method).predicts == "pixels"
+    return _MADE_OF["pixel" if pixel else get_dataset(experiment.dataset).task]
 
 
 def _details(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.data.registry import get_dataset_info
 from bench.evaluation.postprocess import (
     Sizes,
     instance_predictions,
@@ -14,6 +13,7 @@ from bench.evaluation.postprocess import (
     pixel_labels,
     semantic_labels_of,
 )
+from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.flops import ImageSizes, Size
 from bench.training.engine import MEMORY_FORMAT
@@ -90,7 +90,7 @@ def post_process(logits: tuple[Tensor, ...], dataset: str, sizes: Sizes) -> obje
     """
     if len(logits) == 1:
         return pixel_labels(*logits, *sizes)
-    info = get_dataset_info(dataset)
+    info = get_dataset(dataset)
     if info.task == "semantic":
         return semantic_labels_of(*logits, *sizes)
     is_thing = [True] * info.num_things + [False] * info.num_stuff
