@@ -8,11 +8,12 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import BatchNormAct2d
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+from models.backbones.resnet import FrozenBatchNorm2d
 from models.outputs import BackboneOutput
 
 STRIDES = (4, 8, 16, 32)
@@ -73,8 +74,8 @@ def timm_pyramid(name: str, drop_path: float = 0.0, freeze_norms: bool = False) 
     child of its stage (the block, where the stage holds its blocks in `blocks`). In resnet50 these are layer2.0,
     layer3.0 and layer4.0, the choice of `models.backbones.resnet`. All convolutions are timm's: there is no DCNv2.
 
-    drop_path: largest rate of stochastic depth in training, for models that have it. freeze_norms: fixed batch norms,
-    buffers without parameters, as `resnet` has them by default; otherwise the norms are timm's own and train.
+    drop_path: largest rate of stochastic depth in training, for models that have it. freeze_norms: batch norms become
+    the fixed ones that `resnet` has by default, without parameters; otherwise all norms are timm's own and train.
     State dict: timm's names behind "model.", so a classifier's weights load with
     `backbone.model.load_state_dict(state, strict=False)`: nothing is missing, its head and final norm are left over.
 
@@ -88,7 +89,7 @@ def timm_pyramid(name: str, drop_path: float = 0.0, freeze_norms: bool = False) 
         if strides != STRIDES:
             raise LookupError(f"its last four maps have strides {strides}, not {STRIDES}")
         if freeze_norms:
-            features.model = freeze_batch_norm_2d(features.model)
+            _freeze_norms(features.model)
         return TimmPyramid(features)
     except (AssertionError, LookupError, RuntimeError, TypeError) as error:  # timm's models refuse in several ways
         raise ValueError(
@@ -128,6 +129,27 @@ def _features(name: str, wishes: dict[str, object]) -> FeatureGetterNet:
         if len(fewer) == len(wishes):
             raise
         return _features(name, fewer)
+
+
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """With the dropout and the activation that are part of timm's batch norm."""
+
+    def __init__(self, norm: BatchNormAct2d):
+        super().__init__(norm.num_features, norm.eps)
+        self.drop, self.act = norm.drop, norm.act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+def _freeze_norms(model: nn.Module) -> None:
+    """Scales start at 1, also those that timm starts at 0 for training: such a branch would stay dead."""
+    for parent in list(model.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, BatchNormAct2d):
+                setattr(parent, name, FrozenBatchNormAct2d(norm))
+            elif isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, FrozenBatchNorm2d(norm.num_features, norm.eps))
 
 
 class _Call(NamedTuple):

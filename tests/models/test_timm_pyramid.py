@@ -12,8 +12,8 @@ from baselines.fpn import fpn
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from baselines.per_pixel import fcn_32s
-from bench.profiling.counter import count_flops
-from models.backbones.resnet import resnet
+from bench.measure.complexity.counter import count_flops
+from models.backbones.resnet import FrozenBatchNorm2d, resnet
 from models.backbones.timm_pyramid import timm_normalisation, timm_pyramid
 from models.hcformer import hcformer
 from models.per_pixel import hc_fcn_32s
@@ -91,8 +91,8 @@ def test_resnet_is_the_projects_own():
             assert relative_error(x, y) < 1e-5
     assert (model.channels, model.pair_channels) == (own.channels, own.pair_channels)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in own.parameters())
-    convolutions = [count_flops(m.to("meta"), (images.to("meta"),))[1]["conv"] for m in (model, own)]
-    assert convolutions[0] == convolutions[1]
+    counts = [count_flops(m.to("meta"), (images.to("meta"),)) for m in (model, own)]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "tf_efficientnet_lite0", "pvt_v2_b0", *SMALL])
@@ -203,13 +203,24 @@ def test_stochastic_depth_is_what_is_asked_for():
         timm_pyramid("vgg11_bn", 0.3)
 
 
-def test_batch_norms_are_frozen_on_demand():
-    with torch.device("meta"):
-        free, frozen = timm_pyramid("regnety_004"), timm_pyramid("regnety_004", freeze_norms=True)
-    assert any(isinstance(m, nn.BatchNorm2d) for m in free.modules())
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in frozen.modules())
-    norms = sum(p.numel() for m in free.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
-    assert sum(p.numel() for p in free.parameters()) - sum(p.numel() for p in frozen.parameters()) == norms
+@pytest.mark.parametrize("name", ["resnet50", "regnety_004"])  # the second's batch norms hold their activations
+def test_frozen_batch_norms_compute_the_same_in_evaluation(name):
+    free, frozen = built(name), built(name, freeze_norms=True)
+    free.train()(torch.randn(2, 3, 64, 64))  # moves the statistics
+    frozen.load_state_dict(free.state_dict())
+    images = torch.randn(1, 3, 65, 97)
+    with torch.inference_mode():
+        for x, y in zip(frozen(images).features, free.eval()(images).features, strict=True):
+            assert relative_error(x, y) < 1e-5
+    norms = [module for module in free.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (free, frozen, nn.ModuleList(norms))]
+    assert sizes[0] - sizes[1] == sizes[2]
+
+
+def test_new_frozen_batch_norms_leave_no_branch_dead():
+    frozen = built("test_resnet", freeze_norms=True)
+    assert all(module.weight.min() == 1 for module in frozen.modules() if isinstance(module, FrozenBatchNorm2d))
 
 
 @pytest.mark.parametrize(
