@@ -16,7 +16,11 @@ def synchronise(model: nn.Module, world: World) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                setattr(parent, name, _synchronised(child, world))
+                new = _synchronised(child, world)
+                if hasattr(child, "act"):  # timm's BatchNormAct2d: dropout and activation are part of it
+                    new.drop, new.act = child.drop, child.act
+                    new.register_forward_hook(_activate)
+                setattr(parent, name, new)
 
 
 def _synchronised(norm: nn.modules.batchnorm._BatchNorm, world: World) -> nn.Module:
@@ -28,6 +32,10 @@ def _synchronised(norm: nn.modules.batchnorm._BatchNorm, world: World) -> nn.Mod
     for name, buffer in norm.named_buffers(recurse=False):
         setattr(new, name, buffer)
     return new.train(norm.training)
+
+
+def _activate(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return norm.act(norm.drop(output))
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):

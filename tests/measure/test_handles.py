@@ -150,7 +150,12 @@ def test_sum_of_element_wise_products_is_a_contraction():
         (lambda x, w: F.layer_norm(x, (5,), w, w), [(1, 3, 4, 5), (5,)], 5 * 3 * 4 * 5),
         (lambda x: F.layer_norm(x, (5,)), [(1, 3, 4, 5)], 4 * 3 * 4 * 5),
         (lambda x: F.adaptive_avg_pool2d(x, 1), [(1, 3, 4, 5)], 3 * 4 * 5),
+        (lambda x: F.avg_pool2d(x, 2), [(1, 3, 4, 6)], 3 * (2 * 3) * 4),
+        (lambda x: F.avg_pool2d(x, (3, 2), stride=1, padding=1), [(1, 3, 4, 6)], 3 * (4 * 7) * 6),
+        (lambda x: torch.addcmul(x, x, x), [(1, 3, 4, 5)], 3 * 4 * 5),
         (lambda x: F.normalize(x, dim=1), [(1, 3, 4, 5)], 3 * 4 * 5),
+        (lambda x: F.leaky_relu(F.hardswish(F.relu6(x)), inplace=True), [(1, 3, 4, 5)], 0),
+        (lambda x: nn.Hardswish(inplace=True)(nn.ReLU6(inplace=True)(x + 1)), [(1, 3, 4, 5)], 0),
         (lambda x: F.max_pool2d(F.gelu(F.pad(x, (1, 1))).softmax(1), 2).permute(1, 0, 2, 3), [(1, 3, 4, 5)], 0),
     ],
 )
@@ -163,9 +168,9 @@ def test_count_by_hand(function, shapes, by_hand):
     [
         (lambda x: torch.cdist(x, x), "_cdist_forward"),
         (lambda x: torch.fft.fft(x), "_fft_r2c"),
-        (lambda x: torch.addcmul(x, x, x), "addcmul"),
+        (lambda x: torch.addcdiv(x, x, x), "addcdiv"),
         (lambda x: F.interpolate(x[None, None], (2, 2), mode="bilinear", antialias=True), "_upsample_bilinear2d_aa"),
-        (lambda x: F.avg_pool2d(x[None], 2), "avg_pool2d"),
+        (lambda x: F.avg_pool3d(x[None, None], (1, 2, 2)), "avg_pool3d"),
     ],
 )
 def test_an_uncounted_operator_is_refused_by_name(function, name):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from bench.training.batch_norm import SynchronisedBatchNorm, synchronise
@@ -53,19 +54,21 @@ def in_threads(size, work):
     return [results[rank] for rank in range(size)]
 
 
-def model():
+def model(norm):
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Sequential(nn.BatchNorm2d(5, momentum=0.3)), nn.ReLU())
+    after = nn.ReLU() if norm is nn.BatchNorm2d else nn.Identity()  # timm's has a ReLU of its own
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Sequential(norm(5, momentum=0.3)), after)
     nn.init.normal_(layers[1][0].weight)
     return layers
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, BatchNormAct2d])
 @pytest.mark.parametrize("size", [2, 3])
-def test_output_gradient_and_statistics_are_those_of_the_whole_batch(size):
+def test_output_gradient_and_statistics_are_those_of_the_whole_batch(size, norm):
     images = torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(1)) * 3 + 1
     weight = torch.randn(6, 5, 7, 5, generator=torch.Generator().manual_seed(2))
 
-    start = model()
+    start = model(norm)
 
     def work(world):
         net, own = copy.deepcopy(start), world.share(6)

@@ -100,6 +100,12 @@ def per_element(of_output: int = 0, of_input: int = 0) -> Handle:
     return handle
 
 
+def avg_pool2d(args: Sequence[Any], output: Tensor) -> int:
+    """Every output element is the mean of a window: one an element of it, as `adaptive_avg_pool2d`. (fvcore: 0.)"""
+    kernel = args[1]
+    return output.numel() * (kernel[0] ** 2 if len(kernel) == 1 else prod(kernel))
+
+
 def norm(weight: int) -> Handle:
     """Layer, group and instance norm: 5 an element, 4 without affine map; `weight` is the position of the scale."""
 
@@ -136,6 +142,8 @@ HANDLES: dict[str, Handle] = {
     "aten::upsample_bilinear2d": per_element(of_output=4),
     "aten::grid_sampler": per_element(of_output=4),  # bilinear, the only mode the models use
     "aten::adaptive_avg_pool2d": per_element(of_input=1),
+    "aten::avg_pool2d": avg_pool2d,
+    "aten::addcmul": per_element(of_output=1),  # ConvNeXt V2's response normalisation. (fvcore: 0.)
     # A square and an addition an element: l2 normalisation of the embeddings of eq. 3. (fvcore: 0.)
     "aten::linalg_vector_norm": per_element(of_input=1),
 }
@@ -157,7 +165,9 @@ FREE: set[str] = {
         # comparisons, searches, sums, soft-max
         "_local_scalar_dense _softmax amax amin aminmax any all argmax argmin argsort cumsum dropout equal "
         "floor_divide log_softmax _log_softmax max max_pool2d max_pool2d_with_indices mean min nonzero prod remainder "
-        "softmax sort sum topk _unique2"
+        "softmax sort sum topk _unique2 "
+        # point-wise activations that PyTorch does not tag so
+        "hardswish hardtanh leaky_relu"
     ).split()
 } | {"torchvision::nms"}  # overlaps of boxes, element by element, and comparisons
 
