@@ -6,6 +6,7 @@ import torch
 from bench.data.registry import get_dataset_info
 from bench.experiments import experiment
 from bench.experiments.experiment import PIXEL_METHODS, UNTRAINED
+from bench.experiments.published import load_published
 from bench.measure.complexity.flops import (
     ImageSizes,
     mean_flops,
@@ -15,7 +16,6 @@ from bench.measure.complexity.flops import (
     protocol,
 )
 from bench.measure.complexity.protocol import PROTOCOL, coco_test_sizes, counted_images
-from bench.report.published import load_published
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 
