@@ -1,53 +1,74 @@
-"""The paper's tables by name, and their rows by name.
+"""The paper's tables by name, and their rows by name, as `results/published` and `declarations.py` declare them."""
 
-The published numbers stand in `results/published/<name>.csv`.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 
 from bench.errors import BenchError, unknown_name
-from bench.experiments.ablations import ablations
-from bench.experiments.comparisons import comparisons
-from bench.experiments.declaration import PaperTable
-from bench.experiments.experiment import Experiment
-from bench.experiments.methods import get_method
-from bench.experiments.small_tables import small_real
+from bench.experiments.declarations import DECLARATIONS, SmallModels
+from bench.experiments.experiment import Experiment, experiment
+from bench.experiments.methods import METHODS, get_method
+from bench.experiments.published import Note, PrintedRow, load_notes, load_rows
+from bench.experiments.table import LABELS, PaperTable, Row, SmallBlock
 
-# Factors that tell apart the rows of an ablation, by what stands before their value in a row's name; a decoder is
-# named by its value alone ("standard").
-FACTORS = {
-    "level": "hierarchical_level",
-    "layers": "decoder_layers",
-    "queries": "num_queries",
-    "": "transformer_decoder",
-}
 
-TABLES: dict[str, PaperTable] = {table.name: table for table in (*comparisons(), *ablations(), small_real())}
+class _Tables(Mapping[str, PaperTable]):
+    """All tables by name; the file of one is read when it is asked for."""
+
+    def __getitem__(self, name: str) -> PaperTable:
+        return _table(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DECLARATIONS)
+
+    def __len__(self) -> int:
+        return len(DECLARATIONS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in DECLARATIONS
+
+
+TABLES: Mapping[str, PaperTable] = _Tables()
 
 
 def get_table(name: str) -> PaperTable:
-    """The table called `name`; BenchError naming the nearest known table otherwise."""
+    """The table called `name`; BenchError naming the nearest known table otherwise, or what is wrong in its file."""
     if name not in TABLES:
         raise unknown_name("table", name, TABLES)
     return TABLES[name]
 
 
+def table_and_row(name: str) -> tuple[PaperTable, Row]:
+    """The table and the row of TABLE/ROW, also of a method that is not built here.
+
+    Raises BenchError, naming the nearest row, for an unknown one.
+    """
+    of_table, slash, row_name = name.partition("/")
+    if not slash:
+        raise BenchError(f"'{name}' names no row of a table: write TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50")
+    table = get_table(of_table)
+    rows = {row.name: row for row in (*table.rows, *table.small_rows)}
+    if row_name not in rows:
+        raise unknown_name(f"row of {of_table}", row_name, rows)
+    return table, rows[row_name]
+
+
 def find_row(name: str) -> Experiment:
     """The experiment of the row TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50, table1/hcformer+-swin_l.
 
-    Where rows of one table have that in common, their data set follows, and where they share that too, the factor
-    that the table varies: table5/hcformer-r50-layers16, tableIV/hcformer-r50-coco_panoptic-queries20. Plain
-    convolutions beside DCNv2: tableIb/hc_fcn_32s-small-conv.
-    Raises BenchError, naming the nearest row, for an unknown one.
+    Where rows share that, what tells them apart follows, as their table declares it: table5/hcformer-r50-layers16,
+    tableIV/hcformer-r50-coco_panoptic-queries20, tableIb/hc_fcn_32s-small-conv.
+    Raises BenchError for an unknown row, naming the nearest, and for one whose method is not built here.
     """
-    table, slash, row = name.partition("/")
-    if not slash:
-        raise BenchError(f"'{name}' names no row of a table: write TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50")
-    rows = row_names(get_table(table))
-    if row not in rows:
-        raise unknown_name(f"row of {table}", row, rows)
-    return rows[row]
+    row = table_and_row(name)[1]
+    if row.experiment is None:
+        raise BenchError(f"{row.method} of {name} is not built here: choose another row, `bench plan` lists them")
+    return row.experiment
+
+
+def row_names(table: PaperTable) -> dict[str, Experiment]:
+    """The experiments of a table, paper scale and small, by the names that `find_row` takes after the table's."""
+    return {row.name: row.experiment for row in (*table.rows, *table.small_rows) if row.experiment}
 
 
 def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
@@ -61,20 +82,65 @@ def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
     return tuple(e for e in built if (e.dataset, e.backbone) == same and get_method(e.method).timed)
 
 
-def row_names(table: PaperTable) -> dict[str, Experiment]:
-    """The experiments of a table, paper scale and small, by the names that `find_row` takes after the table's."""
-    built = [row.experiment for row in (*table.rows, *table.small_rows) if row.experiment]
-    return {_name(e, built): e for e in built}
+@cache
+def _table(name: str) -> PaperTable:
+    declared = DECLARATIONS[name]
+    printed = load_rows(name) if declared.printed else []
+    numbers = {row.name: number for number, row in enumerate(printed, start=1)}
+    rows = [replace(build_row(numbers[row.name], row, declared.dataset), base=numbers.get(row.base)) for row in printed]
+    built = [row for row, of in zip(printed, rows, strict=True) if of.experiment]
+    blocks, first = [], len(rows) + 1
+    for small in declared.small:
+        blocks.append(_small_block(small, built, first))
+        first += len(blocks[-1].rows)
+    notes = tuple(_note(note) for note in declared.notes)
+    return PaperTable(name, declared.title, declared.dataset, declared.columns, tuple(rows), tuple(blocks), notes)
 
 
-def _name(experiment: Experiment, others: Sequence[Experiment]) -> str:
-    name = f"{experiment.method}-{experiment.backbone}"
-    alike = [e for e in others if (e.method, e.backbone) == (experiment.method, experiment.backbone)]
-    if len({e.dataset for e in alike}) > 1:
-        name += f"-{experiment.dataset}"
-        alike = [e for e in alike if e.dataset == experiment.dataset]
-    varied = [word for word, factor in FACTORS.items() if len({getattr(e, factor) for e in alike}) > 1]
-    name += "".join(f"-{word}{getattr(experiment, FACTORS[word])}" for word in varied)
-    plain = experiment.downsampling == "conv" and any(replace(e, downsampling="conv") == experiment for e in alike
-                                                      if e != experiment)  # fmt: skip
-    return f"{name}-conv" if plain else name
+def _small_block(small: SmallModels, built: list[PrintedRow], first: int) -> SmallBlock:
+    """The block's rows, numbered from `first`. built: the table's own that are built here."""
+    declared = [*(map(_smaller, built) if small.like_table else ()), *small.rows]
+    rows = tuple(build_row(number, row, small.dataset, "small") for number, row in enumerate(declared, start=first))
+    return SmallBlock(rows, small.columns, tuple(_note(note).text for note in small.notes))
+
+
+def _smaller(row: PrintedRow) -> PrintedRow:
+    """The same method and factors with the small backbone."""
+    method, _, *more = row.name.split("-", 2)
+    return replace(row, name="-".join([method, "small", *more]), backbone=LABELS["small"])
+
+
+def build_row(number: int, printed: PrintedRow, dataset: str, scale: str = "paper") -> Row:
+    """The row with its experiment. Raises BenchError, naming file and line, for one that cannot be built."""
+    what = None
+    try:
+        factors = {"dataset": dataset} | printed.factor_values()
+        method, dash, rest = printed.name.partition("-")
+        if not dash:
+            raise BenchError(f"name '{printed.name}' must be METHOD-BACKBONE, e.g. hcformer-r50")
+        if _is_built(method, printed):
+            what = experiment(method, rest.partition("-")[0], factors.pop("dataset"), scale, **factors)
+    except (BenchError, TypeError) as error:  # a factor that is none of Experiment's can be an argument already given
+        raise BenchError(f"{printed.place}: {error}") from error
+    return Row(number, printed.name, printed.method, printed.backbone, what)
+
+
+def _is_built(method: str, printed: PrintedRow) -> bool:
+    """Raises BenchError for a name that nobody has, where label or factors say that it is meant to be built here."""
+    if method in METHODS:
+        return True
+    if printed.factors or printed.method.partition(", ")[0] in (of.label for of in METHODS.values()):
+        raise unknown_name("method", method, METHODS)
+    return False
+
+
+def _note(name: str) -> Note:
+    notes = _notes()
+    if name not in notes:
+        raise unknown_name("note", name, notes)
+    return notes[name]
+
+
+@cache
+def _notes() -> dict[str, Note]:
+    return load_notes()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments import Experiment, experiment, find_row, recipe_for
-from bench.experiments.declaration import Measurement
+from bench.experiments.table import Measurement
 from bench.records import Record, Store
 from bench.regression.checks import (
     Finding,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from bench.experiments.declaration import Column, PaperTable, Row
+from bench.experiments.table import Column, PaperTable, Row
 from bench.report.verdict import RELEASED
 
 BOLD = (

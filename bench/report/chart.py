@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.experiments.declaration import LABELS
+from bench.experiments.table import LABELS
 
 
 def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]], device: str, path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.experiments.claim import Case, Claim
+from bench.experiments.claims import Case, Claim
 from bench.report.decisions import COLUMNS, FAILS, RATIOS, Outcome
 from bench.report.text import number, with_range
 

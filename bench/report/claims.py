@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.experiments.claim import GROUPS, find_claim_row
-from bench.experiments.claims import CLAIMS
-from bench.experiments.declaration import PaperTable, Row
+from bench.experiments.claims import get_claims
+from bench.experiments.published import load_published
+from bench.experiments.table import PaperTable, Row
+from bench.experiments.tables import table_and_row
 from bench.records import Record, Store, write_atomically
 from bench.report.claim_cells import Line, details_text, here_text, marked_text, paper_text, place_text
 from bench.report.decisions import COLUMNS, DECISIONS, FAILS, decide, decide_printed, printed_values
 from bench.report.frame import by_experiment, left_out
-from bench.report.published import load_published
 from bench.report.text import head_lines, machine, markdown_table, threads, wrap_prose
 
 SEMANTICS = (
@@ -53,7 +53,7 @@ def render_claims(store: Store) -> str:
     used = _records(lines)
     parts = ["# The paper's claims", "\n".join(head_lines(used)), *_left_out(store)]
     parts += [SEMANTICS, READING, SMALL_SCALE, _summary(lines), *_failing(lines)]
-    for group in GROUPS:
+    for group in dict.fromkeys(line.claim.group for line in lines):
         parts += _group(group, [line for line in lines if line.claim.group == group])
     return "\n\n".join([*parts, NOT_LISTED]) + "\n"
 
@@ -66,15 +66,15 @@ def decide_claims(store: Store) -> list[Line]:
     return [
         Line(claim, case, printed_values(case, published), decide_printed(claim, case, published),
              decide(claim, case, groups))
-        for claim in CLAIMS.values()
+        for claim in get_claims().values()
         for case in claim.cases
     ]  # fmt: skip
 
 
 def _rows() -> list[tuple[PaperTable, Row]]:
     """Tables and rows that any claim compares."""
-    names = {name for claim in CLAIMS.values() for case in claim.cases for name in (*case.rows, *case.minus)}
-    return list(map(find_claim_row, sorted(names)))
+    names = {name for claim in get_claims().values() for case in claim.cases for name in (*case.rows, *case.minus)}
+    return list(map(table_and_row, sorted(names)))
 
 
 def _left_out(store: Store) -> list[str]:
@@ -118,7 +118,7 @@ def _failing(lines: Sequence[Line]) -> list[str]:
 
 def _named(lines: Sequence[Line]) -> list[str]:
     """One item a claim: its cases, and how its sentence was read."""
-    of_claims = [[line for line in lines if line.claim is claim] for claim in CLAIMS.values()]
+    of_claims = [[line for line in lines if line.claim is claim] for claim in get_claims().values()]
     cases = [(found, "; ".join(line.case.label for line in found)) for found in of_claims if found]
     return [f"- {found[0].claim.text}: {labels}. {_note(found)}".rstrip() for found, labels in cases]
 

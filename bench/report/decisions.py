@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import median
 
-from bench.experiments.claim import Case, Claim, find_claim_row
-from bench.experiments.declaration import ACCURACY, COMPLEXITY, INSTANCE, LATENCY, SEMANTIC, Column
+from bench.experiments.claims import Case, Claim
+from bench.experiments.published import Published
+from bench.experiments.table import COLUMNS
+from bench.experiments.tables import table_and_row
 from bench.records import Record
 from bench.report.frame import Value, find_value, partial_data
 from bench.report.latency import round_ratios
-from bench.report.published import Published
 from bench.report.verdict import RELEASED, REQUIRED_SEEDS
 
 HOLDS, FAILS, UNDECIDED, NO_RECORDS = DECISIONS = ("holds", "does not hold", "undecided", "no records")
-COLUMNS: dict[str, Column] = {c.metric: c for c in (*ACCURACY, *COMPLEXITY, *LATENCY, *SEMANTIC, *INSTANCE)}
 AGREEING_ROUNDS = 0.9  # of a run, for a decision: a single slow round does not make a ratio undecided
 ROUNDING = 1e-9  # 47.7 - 47.2 is a little more than 0.5 in floating point
 RATIOS = ("ratio below", "ratio above")
@@ -132,7 +132,7 @@ def _sides(case: Case) -> list[tuple[str, str]]:
 
 
 def _printed(name: str, metric: str, published: Mapping) -> float | None:
-    table, row = find_claim_row(name)
+    table, row = table_and_row(name)
     if row in table.small_rows:
         return None
     entry = published[table.name].get((row.number, metric)) if table.rows else None
@@ -153,7 +153,7 @@ def _figure(case: Case, name: str, minus: str, groups: Mapping) -> Figure | None
 
 
 def _cell(name: str, metric: str, groups: Mapping) -> Value | None:
-    return find_value(groups, find_claim_row(name)[1], COLUMNS[metric])
+    return find_value(groups, table_and_row(name)[1], COLUMNS[metric])
 
 
 def _values(cell: Value, metric: str) -> tuple[float, ...]:
@@ -164,6 +164,6 @@ def _values(cell: Value, metric: str) -> tuple[float, ...]:
 
 def _label(name: str) -> str:
     """ "HCFormer R50"; of an ablation's row the factor alone, "level 2"."""
-    row = find_claim_row(name)[1]
+    row = table_and_row(name)[1]
     method, _, factor = row.method.partition(", ")
     return factor or f"{method} {row.backbone}"

@@ -7,11 +7,11 @@ from statistics import median
 
 import pandas as pd
 
-from bench.experiments.declaration import Column, PaperTable, Row
 from bench.experiments.experiment import Experiment
+from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
+from bench.experiments.table import Column, PaperTable, Row
 from bench.records import Record, Store
-from bench.report.published import load_published
 from bench.report.verdict import RELEASED, verdict
 
 COLUMNS = (

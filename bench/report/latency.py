@@ -5,8 +5,8 @@ from statistics import median
 
 import pandas as pd
 
-from bench.experiments.declaration import LABELS, PaperTable, Row
 from bench.experiments.methods import get_method
+from bench.experiments.table import LABELS, PaperTable, Row
 from bench.records import Record
 from bench.report.text import align, machine, markdown_table, number, threads, with_range
 

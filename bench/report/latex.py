@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.experiments.declaration import Column, PaperTable, Row
+from bench.experiments.table import Column, PaperTable, Row
 from bench.records import Record
 from bench.report.best import BOLD, BOLD_SMALL, NAMES, best_cells, group_of, printed_digits
 from bench.report.latency import COARSE_FROM_MS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.experiments.datasets import get_dataset
-from bench.experiments.declaration import LABELS, Column, PaperTable, Row
+from bench.experiments.table import LABELS, Column, PaperTable, Row
 from bench.records import Record, Store
 from bench.report.best import BOLD, best_cells
 from bench.report.frame import by_experiment, counts, left_out

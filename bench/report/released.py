@@ -1,6 +1,6 @@
 """What a reader must know where the accuracy of a row is that of a checkpoint that somebody else trained."""
 
-from bench.experiments.declaration import PaperTable
+from bench.experiments.table import PaperTable
 from bench.records import Record
 from bench.report.frame import released_stand_in
 from bench.report.verdict import RELEASED

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from bench.experiments.declaration import Column, Row, SmallBlock
 from bench.experiments.recipe import recipe_for
+from bench.experiments.table import Column, Row, SmallBlock
 from bench.records import Record
 from bench.report.best import BOLD_SMALL
 from bench.report.frame import find_value

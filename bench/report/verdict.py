@@ -1,6 +1,6 @@
 """The verdict of one cell: a short fixed text (DESIGN, section 5)."""
 
-from bench.report.published import Published
+from bench.experiments.published import Published
 
 REQUIRED_SEEDS = 3
 RELEASED = "released checkpoint"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.experiments.declaration import PaperTable
+from bench.experiments.table import PaperTable
 from bench.experiments.tables import TABLES, get_table
 from bench.records import Snapshot, Store, write_atomically
 from bench.report.claims import write_claims

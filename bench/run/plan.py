@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.experiments.declaration import Measurement, PaperTable
 from bench.experiments.experiment import Experiment
+from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
+from bench.experiments.table import Measurement, PaperTable
 from bench.experiments.tables import timed_together
 from bench.provenance import available_cores
 from bench.records import Store
-from bench.report.published import load_published
 from bench.run import forced
 from bench.run.jobs import Job
 from bench.run.pool import JobPool

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bench.report.published import PUBLISHED, load_published
+from bench.experiments.published import PUBLISHED, load_published
 
 CELLS = ("PQ", "flops", "params")
 SEMANTIC = ("mIoU", "flops", "params")

@@ -11,8 +11,8 @@ import pytest
 from bench.errors import BenchError
 from bench.experiments import TABLES, experiment, find_row, get_table
 from bench.experiments.methods import METHODS, get_method
+from bench.experiments.published import PUBLISHED, load_published
 from bench.experiments.tables import row_names, timed_together
-from bench.report.published import PUBLISHED, load_published
 
 PRINTED = [table for table in TABLES.values() if table.rows]
 ALL_PRINTED = pytest.mark.parametrize("table", PRINTED, ids=[table.name for table in PRINTED])
@@ -211,11 +211,17 @@ def test_what_latencies_are_compared_with(table):
 
 
 def test_a_session_reproduces_every_table():
-    tree = ast.parse((Path(__file__).parents[2] / "noxfile.py").read_text(encoding="utf-8"))
-    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Name)}  # fmt: skip
-    names = ast.literal_eval(assigned["PAPER_TABLES"])
-    assert sorted(names) == sorted(table.name for table in PRINTED)
+    path = Path(__file__).parents[2] / "noxfile.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {"__file__": str(path), "Path": Path}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("PUBLISHED", "PAPER_TABLES"):
+            exec(ast.unparse(node), names)
+    assert names["PAPER_TABLES"] == [
+        *("table1", "table2", "table3a", "table3b", "table4", "table5", "tableIa", "tableIb", "tableIIa", "tableIIb"),
+        *("tableIII", "tableIV", "tableV", "tableVI", "tableVII"),
+    ]
+    assert set(names["PAPER_TABLES"]) == {table.name for table in PRINTED}
 
 
 def test_unknown_table_names_the_nearest():
@@ -228,6 +234,8 @@ def test_rows_by_name():
     assert find_row("table1/hcformer-r50") == table.rows[4].experiment
     assert find_row("table1/hcformer+-swin_l") == table.rows[15].experiment
     assert find_row("table1/hcformer-small") == table.small_rows[2].experiment
+    with pytest.raises(BenchError, match="K-Net of table1/knet-swin_l is not built here"):
+        find_row("table1/knet-swin_l")
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
@@ -236,6 +244,10 @@ def test_every_row_has_one_name(table):
     built = {row.experiment for row in (*table.rows, *table.small_rows) if row.experiment}
     assert set(names.values()) == built and len(names) == len(built)
     assert all(find_row(f"{table.name}/{name}") == e for name, e in names.items())
+    rows = (*table.rows, *table.small_rows)
+    assert len({row.name for row in rows}) == len(rows)
+    for row in (row for row in rows if row.experiment):
+        assert f"{row.name}-".startswith(f"{row.experiment.method}-{row.experiment.backbone}-")
 
 
 def test_rows_of_several_data_sets_are_named_apart():

@@ -6,6 +6,7 @@ import torch
 from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
 from bench.experiments.methods import METHODS
+from bench.experiments.published import load_published
 from bench.measure.complexity.flops import (
     ImageSizes,
     mean_flops,
@@ -15,7 +16,6 @@ from bench.measure.complexity.flops import (
     protocol,
 )
 from bench.measure.complexity.protocol import PROTOCOL, counted_images, listed_sizes
-from bench.report.published import load_published
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
-from bench.experiments.declaration import ACCURACY
+from bench.experiments.published import load_published
+from bench.experiments.table import ACCURACY
 from bench.records import Record, Store
-from bench.report.published import load_published
 
 PROVENANCE = {
     "commit": "0123456789abcdef0123456789abcdef01234567",

@@ -8,9 +8,8 @@ import pytest
 
 from bench.errors import BenchError
 from bench.experiments import experiment, get_table
-from bench.experiments.claim import find_claim_row
-from bench.experiments.claims import CLAIMS
-from bench.experiments.tables import find_row
+from bench.experiments.claims import RELATIONS, get_claims
+from bench.experiments.tables import find_row, table_and_row
 from bench.records import Store
 from bench.report import write_report
 from bench.report.claim_cells import Line
@@ -101,15 +100,15 @@ def test_figures_are_those_that_the_paper_prints(tmp_path, claim, case, values):
 
 
 def test_declarations_name_what_there_is():
-    assert TESTS.keys() == {claim.relation for claim in CLAIMS.values()}
-    for claim in CLAIMS.values():
+    assert TESTS.keys() == set(RELATIONS) == {claim.relation for claim in get_claims().values()}
+    for claim in get_claims().values():
         assert claim.cases and len({case.label for case in claim.cases}) == len(claim.cases), claim.id
         sides = 2 if claim.relation in ("greater", "less", "at least", "within", "ratio below", "ratio above") else None
         for case in claim.cases:
             assert sides in (None, len(case.rows)) and len(case.minus) in (0, len(case.rows)), claim.id
             assert case.metric in COLUMNS
             for name in (*case.rows, *case.minus):
-                experiment = find_claim_row(name)[1].experiment
+                experiment = table_and_row(name)[1].experiment
                 assert experiment is None or experiment.scale == case.scale, name
             timed = COLUMNS[case.metric].kind == "latency"
             assert not timed or claim.relation.startswith("ratio"), claim.id
@@ -117,9 +116,9 @@ def test_declarations_name_what_there_is():
 
 def test_a_row_that_is_not_there_is_a_mistake():
     with pytest.raises(BenchError, match="unknown row of tableIb 'fcn_32-small': did you mean 'fcn_32s-small'"):
-        find_claim_row("tableIb/fcn_32-small")
+        table_and_row("tableIb/fcn_32-small")
     with pytest.raises(BenchError, match="unknown table"):
-        find_claim_row("table99/hcformer-r50")
+        table_and_row("table99/hcformer-r50")
 
 
 # Accuracy
@@ -323,11 +322,11 @@ def test_an_empty_store_has_every_claim_and_no_record(tmp_path):
     text = write_claims(Store(tmp_path)).read_text(encoding="utf-8")
     assert "- No records yet." in text and text.endswith("\n")
     summary, *blocks = tables_of(text)
-    cases = [case for claim in CLAIMS.values() for case in claim.cases]
+    cases = [case for claim in get_claims().values() for case in claim.cases]
     small = sum(case.scale == "small" for case in cases)
-    tables = sum(case.scale == "paper" for claim in CLAIMS.values() if not claim.sections for case in claim.cases)
+    tables = sum(case.scale == "paper" for claim in get_claims().values() if not claim.sections for case in claim.cases)
     printed = len(cases) - small - tables - 3  # the slower claim
-    unsaid = sum(not CLAIMS[claim].sections for claim, _ in AGAINST_ITS_OWN_FIGURES)
+    unsaid = sum(not get_claims()[claim].sections for claim, _ in AGAINST_ITS_OWN_FIGURES)
     against, timed = len(AGAINST_ITS_OWN_FIGURES) - unsaid, 3 + 2 + 2 + 1
     counted = sum(case.metric == "flops" for case in cases)
     accuracy = len(cases) - small - timed - counted
@@ -338,7 +337,7 @@ def test_an_empty_store_has_every_claim_and_no_record(tmp_path):
     ]
     rows = [row for block in blocks for row in block[2:]]
     assert len(rows) == len(cases) and [re.sub(r" \[\d+\]$", "", row[0]) for row in rows if row[0]] == [
-        claim.text for claim in CLAIMS.values()
+        claim.text for claim in get_claims().values()
     ]
     assert {row[-1] for row in rows} == {"no records"} and {row[-2] for row in rows} == {""}
 

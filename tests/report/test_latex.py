@@ -5,10 +5,10 @@ import re
 import pytest
 
 from bench.experiments import TABLES, get_table
+from bench.experiments.published import load_published
 from bench.records import Store
 from bench.report import build_table, write_report
 from bench.report.latex import escape, render_latex
-from bench.report.published import load_published
 from tests.report.fakes import accuracy, complexity, full_store, latency
 
 FORMATTING = re.compile(r"\\(textbf|footnotesize)\b")

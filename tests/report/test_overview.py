@@ -7,10 +7,10 @@ from statistics import mean
 import pytest
 
 from bench.experiments import TABLES, get_table
+from bench.experiments.published import load_published
 from bench.records import Store
 from bench.report import build_table, write_overview, write_report
 from bench.report.complexity import comparisons, largest
-from bench.report.published import load_published
 from bench.report.verdict import CATEGORIES, category
 from tests.report.fakes import accuracy, complexity, full_store, latency, released
 from tests.report.test_report import tables_of

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from bench.experiments import TABLES, get_table
-from bench.experiments.declaration import PaperTable
+from bench.experiments.published import load_published
+from bench.experiments.table import PaperTable
 from bench.records import Store
 from bench.report import build_table, render_markdown, write_report
 from bench.report.markdown import COUNTED
-from bench.report.published import load_published
 from tests.report.fakes import PROVENANCE, accuracy, complexity, latency
 from tests.report.test_report import cell, tables_of
 

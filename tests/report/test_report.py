@@ -14,9 +14,9 @@ import pytest
 
 from bench.errors import BenchError
 from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments.published import Published, load_published
 from bench.records import Store
 from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
-from bench.report.published import Published, load_published
 from bench.report.verdict import verdict
 from tests.report.fakes import LATENCY_DETAILS, R50, SMALL, accuracy, complexity, full_store, latency, released
 

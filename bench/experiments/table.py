@@ -1,12 +1,13 @@
-"""What a table is made of: columns, rows, notes, blocks of small models, and what is to be measured for it."""
+"""What a table is made of: columns, rows, blocks of small models, and what is to be measured for it."""
 
 from dataclasses import dataclass
 
 from bench.errors import unknown_name
 from bench.experiments.backbones import BACKBONES
 from bench.experiments.datasets import DATASETS
-from bench.experiments.experiment import Experiment, experiment
+from bench.experiments.experiment import Experiment
 from bench.experiments.methods import METHODS, get_method
+from bench.experiments.published import Note
 from bench.experiments.recipe import recipe_for
 
 
@@ -29,10 +30,12 @@ class Column:
 class Row:
     """One row. `number` counts from 1 in the paper's order; `experiment` is None for a method not built here.
 
+    name: what the row is called after its table, "hcformer-r50" in table1/hcformer-r50.
     base: number of the row that its latency is compared with, instead of MaskFormer's with the same backbone.
     """
 
     number: int
+    name: str
     method: str
     backbone: str
     experiment: Experiment | None
@@ -46,14 +49,6 @@ class Measurement:
     experiment: Experiment
     kind: str
     seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Note:
-    """What a reader must know about the numbers of one record kind; printed below their block."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -144,11 +139,7 @@ SEMANTIC = (Column("mIoU", "mIoU", "%", "accuracy"), Column("pixel_accuracy", "p
 MIOU = SEMANTIC[:1]
 MIOU_PAN = ACCURACY[4:]
 INSTANCE = tuple(Column(name, name, "%", "accuracy") for name in ("AP", "AP_S", "AP_M", "AP_L", "AP_boundary"))
+COLUMNS: dict[str, Column] = {c.metric: c for c in (*ACCURACY, *COMPLEXITY, *LATENCY, *SEMANTIC, *INSTANCE)}
 
 # What people call methods, backbones and data sets.
 LABELS = {value.name: value.label for kind in (METHODS, BACKBONES, DATASETS) for value in kind.values()}
-
-
-def built(number: int, method: str, backbone: str, dataset: str = "coco_panoptic", scale: str = "paper") -> Row:
-    """A row of a method that is built here, with the factors of the paper."""
-    return Row(number, LABELS[method], LABELS[backbone], experiment(method, backbone, dataset, scale))
