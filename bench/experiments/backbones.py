@@ -77,7 +77,7 @@ BACKBONES: dict[str, Backbone] = {
 
 def get_backbone(name: str) -> Backbone:
     """Raises BenchError for an unknown name, naming the nearest known one."""
-    if isinstance(name, str) and name.startswith(TIMM) and len(name) > len(TIMM):
+    if isinstance(name, str) and name.startswith(TIMM):
         return _of_timm(name)
     if name not in BACKBONES:
         raise unknown_name("backbone", str(name), BACKBONES)
@@ -87,7 +87,7 @@ def get_backbone(name: str) -> Backbone:
 def _of_timm(name: str) -> Backbone:
     """Whether timm knows the model shows when it is built: this package needs the standard library alone."""
     model = name.removeprefix(TIMM)
-    if not all(c.isascii() and (c.isalnum() or c in "._-") for c in model):
+    if not model or not all(c.isascii() and (c.isalnum() or c in "._-") for c in model):
         raise BenchError(f"'{name}' names no model of timm: write timm:NAME, e.g. timm:convnext_tiny")
     untrained: Values = {"pretrained": Value(False, "ours: weights of timm are not fetched; give a file with yours")}
     return Backbone(

@@ -99,10 +99,10 @@ def timm_pyramid(name: str, drop_path: float = 0.0, freeze_norms: bool = False) 
 
 
 def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, RGB in 0..1, of the images that timm's model `name` is trained with; the model is
+    """Mean and standard deviation, RGB of values in 0..255, of the images that timm's model `name` is trained with; the model is
     not built. Raises ValueError for a name that timm does not have."""
     config = _configuration(name)
-    return tuple(config.mean), tuple(config.std)
+    return tuple(255 * value for value in config.mean), tuple(255 * value for value in config.std)
 
 
 def _configuration(name: str) -> PretrainedCfg:

@@ -12,6 +12,7 @@ from baselines.fpn import fpn
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from baselines.per_pixel import fcn_32s
+from bench.experiments.backbones import Normalisation
 from bench.measure.complexity.counter import count_flops
 from models.backbones.resnet import FrozenBatchNorm2d, resnet
 from models.backbones.timm_pyramid import timm_normalisation, timm_pyramid
@@ -244,8 +245,9 @@ def test_what_is_refused_says_why_on_one_line(name, message):
 
 
 def test_normalisation_is_the_models_own():
-    half = ((0.5,) * 3, (0.5,) * 3)
+    half = ((127.5,) * 3, (127.5,) * 3)
     assert timm_normalisation("tf_efficientnet_lite0") == timm_normalisation("tf_efficientnet_lite0.in1k") == half
-    assert timm_normalisation("resnet50") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = timm_normalisation("resnet50")
+    assert mean == pytest.approx(Normalisation().mean) and std == pytest.approx(Normalisation().std)  # ImageNet's
     with pytest.raises(ValueError, match="did you mean"):
         timm_normalisation("resnet5O")

@@ -43,7 +43,7 @@ def test_without_a_device_one_line(bench, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_typer_too():
-    result = bare("from bench import gpu_check; sys.exit(gpu_check.main([]))")
+    result = bare("from bench.speed import gpu_check; sys.exit(gpu_check.main([]))")
     assert (result.returncode, result.stdout) == (2, "") and result.stderr.startswith("error: no CUDA device")
 
 
