@@ -99,8 +99,8 @@ def timm_pyramid(name: str, drop_path: float = 0.0, freeze_norms: bool = False) 
 
 
 def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, RGB of values in 0..255, of the images that timm's model `name` is trained with; the model is
-    not built. Raises ValueError for a name that timm does not have."""
+    """Mean and standard deviation, RGB of values in 0..255, of the images that timm's model `name` is trained with; the
+    model is not built. Raises ValueError for a name that timm does not have."""
     config = _configuration(name)
     return tuple(255 * value for value in config.mean), tuple(255 * value for value in config.std)
 
