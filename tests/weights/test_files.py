@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from bench.errors import BenchError
 from bench.weights.files import read_tensors, sha256
-from bench.weights.unpickling import MAX_ENTRIES
+from bench.weights.torch_files import MAX_ENTRIES
 
 WRITERS = ["safetensors", "pickle", "torch", "legacy torch"]
 
@@ -240,7 +240,7 @@ def saved(content: object, legacy: bool = False) -> bytes:
 def zipped(compression: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, content in entries.items():
+        for name, content in {"version": b"3\n", **entries}.items():
             archive.writestr(f"x/{name.replace('__', '/').replace('_pkl', '.pkl')}", content)
     return buffer.getvalue()
 
@@ -265,6 +265,7 @@ def rebuilt(numel: int, offset: int, size: tuple, stride: tuple, kind: str = "Fl
 
 def legacy(body: bytes, numel: int, data: bytes) -> bytes:
     parts = [pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    body = body.replace(b"tQ", b"NtQ")  # no view
     return b"".join(parts) + body + pickle.dumps(["0"], protocol=2) + struct.pack("<q", numel) + data
 
 
@@ -361,8 +362,8 @@ SAID = {
     "record": (zipped(data_pkl=rebuilt(5, 0, (5,), (1,)), data__0=bytes(16)), "claims 20 bytes, and has 16"),
     "negated": (saved({"a": torch._neg_view(torch.ones(3))}), "negated"),
     "compressed": (zipped(zipfile.ZIP_DEFLATED, data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=bytes(4)), "compressed"),
-    "legacy size": (legacy(rebuilt(4, 0, (4,), (1,)), 3, bytes(16)), "not the size"),
-    "big-endian": (zipped(data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=bytes(4), byteorder=b"big"), "big-endian"),
+    "legacy size": (legacy(rebuilt(4, 0, (4,), (1,)), 3, bytes(16)), "size"),
+    "legacy claim": (legacy(rebuilt(5, 0, (5,), (1,)), 5, bytes(16)), "claim 20 bytes, more than it has"),
 }
 
 
