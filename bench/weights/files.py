@@ -161,4 +161,4 @@ def _arrays(state: object) -> dict[str, Array | Tensor | np.ndarray | np.generic
 def _tensor(array: Array | Tensor | np.ndarray | np.generic) -> Tensor:
     if isinstance(array, Tensor):
         return array.detach().contiguous()
-    return array.tensor() if isinstance(array, Array) else tensor_of(np.asarray(array))
+    return tensor_of(array.view() if isinstance(array, Array) else np.asarray(array))

@@ -20,18 +20,10 @@ from bench.errors import BenchError
 from bench.weights.pickles import NUMBERS, NUMPY_NAMES, OrderedDict, Refused, RestrictedUnpickler, measure, quoted
 
 MAX_ENTRIES = 100_000  # of a zip; a training checkpoint of Swin-L has 3,000
-STORAGES = {
-    "Bool": torch.bool,
-    "Byte": torch.uint8,
-    "Char": torch.int8,
-    "Short": torch.int16,
-    "Int": torch.int32,
-    "Long": torch.int64,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Float": torch.float32,
-    "Double": torch.float64,
-}
+_TYPES = {torch.bool: "Bool", torch.uint8: "Byte", torch.int8: "Char", torch.int16: "Short", torch.int32: "Int",
+          torch.int64: "Long", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float32: "Float",
+          torch.float64: "Double"}  # fmt: skip
+STORAGES = {f"torch.{name}Storage": dtype for dtype, name in _TYPES.items()}
 
 
 def _check_view(numel: int, offset: int, size: tuple, stride: tuple, grad=False, hooks=None, metadata=None) -> None:
@@ -53,8 +45,8 @@ TORCH_NAMES = NUMPY_NAMES | {
     "torch._utils._rebuild_parameter": _nothing,
     "torch._utils._rebuild_parameter_with_state": _nothing,
     "torch.device": _nothing,
-    **{f"torch.{name}Storage": dtype for name, dtype in STORAGES.items()},
-    **dict.fromkeys(map(str, STORAGES.values())),
+    **STORAGES,
+    **dict.fromkeys(map(str, _TYPES)),
 }
 
 
@@ -109,7 +101,7 @@ def _check_zip(content: mmap.mmap, path: Path) -> None:
         pickles = [name for name in sizes if name.endswith("/data.pkl")]
         if len(pickles) != 1 or len(sizes) != len(entries):
             raise BenchError(f"{path} is a zip archive without torch's data.pkl: give the weight file itself")
-        claims = _claims(BytesIO(archive.read(pickles[0])))
+        _, claims = _claims(BytesIO(archive.read(pickles[0])))
     for key, claimed in claims.items():
         name = f"{pickles[0].removesuffix('data.pkl')}data/{key}"
         if name not in sizes:
@@ -121,29 +113,18 @@ def _check_zip(content: mmap.mmap, path: Path) -> None:
 def _check_legacy(content: mmap.mmap, path: Path) -> None:
     """torch before 1.6: magic, version, machine, the object and its storages' keys as pickles, then the storages."""
     content.seek(0)
-    _, version, machine, claims, keys = (_claims(content) if part == 3 else _plain(content) for part in range(5))
-    if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise BenchError(f"{path} is of another torch format or machine: save it again with a current torch")
+    *_, (_, claims), (keys, _) = (_claims(content) for _ in range(5))
     if not isinstance(keys, list) or sorted(keys) != sorted(claims):
         raise Refused("its storages are not those of its pickle")
     if sum(claims.values()) + 8 * len(claims) > len(content) - content.tell():  # each has its length before it
         raise EOFError(f"its storages claim {sum(claims.values())} bytes, more than it has")
 
 
-def _plain(stream: BinaryIO) -> object:
-    return RestrictedUnpickler(_measured(stream)).load()
-
-
-def _claims(stream: BinaryIO) -> dict[str, int]:
-    unpickler = Claims(_measured(stream))
-    unpickler.load()
-    return unpickler.storages
-
-
-def _measured(stream: BinaryIO) -> BytesIO:
-    """The pickle that comes next in the stream, which is left behind it."""
+def _claims(stream: BinaryIO) -> tuple[object, dict[str, int]]:
+    """What the next pickle of the stream holds, without tensors, and the bytes that its storages claim."""
     start = stream.tell()
     measure(stream)
     size = stream.tell() - start
     stream.seek(start)
-    return BytesIO(stream.read(size))
+    unpickler = Claims(BytesIO(stream.read(size)))
+    return unpickler.load(), unpickler.storages

@@ -126,6 +126,23 @@ def test_files_without_a_state_dict_say_what_they_hold(content, said, tmp_path):
     assert said in refusal(tmp_path / "x")
 
 
+def test_numpy_in_a_torch_file(tmp_path):
+    """A best metric is often a scalar of numpy, and some converters save arrays."""
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    for legacy in (False, True):
+        content = {"model": {"a": torch.ones(2), "array": array, "scalar": np.float32(2)}, "best": np.float64(0.5)}
+        torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+        file = read_tensors(tmp_path / "x")
+        assert file.tensors["array"].tolist() == array.tolist() and file.tensors["scalar"] == 2
+        assert file.other == ("best",)
+
+
+def test_torch_files_of_a_big_endian_machine(tmp_path):
+    one = np.ones(1, ">f4").tobytes()
+    (tmp_path / "x").write_bytes(zipped(data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=one, byteorder=b"big"))
+    assert read_tensors(tmp_path / "x").tensors["a"].tolist() == [1]
+
+
 def test_tied_weights_are_one_tensor(tmp_path):
     weight = torch.rand(100)
     torch.save({"a": weight, "b": weight}, tmp_path / "x")

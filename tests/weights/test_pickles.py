@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bench.weights.files import DAMAGE
-from bench.weights.pickles import MAX_INSTRUCTIONS, Array, Refused, RestrictedUnpickler, measure
+from bench.weights.pickles import MAX_INSTRUCTIONS, Array, Refused, RestrictedUnpickler, measure, tensor_of
 
 DTYPES = [order + code for order in "<>" for code in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")]
 DTYPES += ["|i1", "|u1", "|b1"]
@@ -76,7 +76,7 @@ def test_numpy_scalars_and_ordered_dictionaries():
     value.attribute = "lost"
     for content in (pickle.dumps(value, protocol=2), pickle.dumps(value, protocol=5)):
         loaded = load(content)
-        assert [loaded["count"].tensor().item(), loaded["scale"].tensor().item()] == [7, 0.5]
+        assert [tensor_of(loaded["count"].view()).item(), tensor_of(loaded["scale"].view()).item()] == [7, 0.5]
         assert list(loaded) == ["count", "scale"]
     python2_items = b"\x80\x02ccollections\nOrderedDict\n(](" + python2(("a", 1)) + python2(("b", 2)) + b"etR."
     assert load(python2_items) == {"a": 1, "b": 2}
@@ -121,6 +121,9 @@ ODD = {
     "array of objects": b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.",
     "array of text": b"\x80\x02cnumpy\ndtype\n(U\x03U99tR.",
     "array of records": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(K\x03U\x01<NU\x01xNJ\xff\xff\xff\xfftb.",
+    "array before its numbers": b"\x80\x02" + NDARRAY.replace(b"K\x00", b"J\xff\xff\xff\x7f") + b".",
+    "type made without its checks": b"\x80\x02cnumpy\ndtype\nU\x02O8\x85\x81.",
+    "type with flags": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(K\x03U\x01<NNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x01tb.",
     "place in a list of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7f.",
 }
 
@@ -171,15 +174,15 @@ def array_of(shape: tuple, dtype: str, data: bytes, order: bool = False) -> Arra
     "shape", [(3,), (10**13,), (1,), (2**62, 4), (2**63, 2), (-1, -2), (1,) * 33 + (2,), (2.0,), 1]
 )
 def test_arrays_whose_shape_is_not_their_bytes(shape):
-    assert array_of((2,), "<f4", b"\0" * 8).tensor().tolist() == [0, 0]
+    assert array_of((2,), "<f4", b"\0" * 8).view().tolist() == [0, 0]
     with pytest.raises(DAMAGE):
-        array_of(shape, "<f4", b"\0" * 8).tensor()
+        array_of(shape, "<f4", b"\0" * 8).view()
 
 
 def test_arrays_without_type_or_numbers():
     for content in (NDARRAY, b"cnumpy.core.multiarray\nscalar\n(NU\x01atR"):
         with pytest.raises(Refused, match="lacks"):
-            load(b"\x80\x02" + content + b".").tensor()
+            load(b"\x80\x02" + content + b".").view()
 
 
 @settings(max_examples=300)
@@ -195,7 +198,7 @@ def test_noise_raises_only_what_is_announced(noise):
 
 def _assert_same(loaded: Array, array: np.ndarray) -> None:
     assert loaded.nbytes == array.nbytes
-    tensor = loaded.tensor()
+    tensor = tensor_of(loaded.view())
     assert tensor.is_contiguous()
     assert tensor.numpy().dtype == array.dtype.newbyteorder("=")
     np.testing.assert_array_equal(tensor.numpy(), array)
