@@ -27,7 +27,8 @@ class Format:
     """One kind of public checkpoint.
 
     title, holds: the kind and its model, for people. method: of a whole model, None for an ImageNet backbone.
-    recognise: whether the names in a file are of this kind; raises BenchError for a relative that must not be taken.
+    recognise: whether the names in a file are of this kind and no other; raises BenchError for a near relative that
+    must not be taken.
     rules: tables from their names to ours. reshape: of the renamed tensors, where ours are cut otherwise.
     factors: those of `Experiment` that our names and shapes show. class_head: our name of the weight [K + 1, C] of the
     classes and "no object". not_needed: as NOT_NEEDED.

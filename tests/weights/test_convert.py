@@ -239,7 +239,7 @@ def test_swin_backbone(tmp_path, out, authors_names):
         state = rename(original, [(rf"^layers\.{i}\.downsample\.", f"layers.{i - 1}.downsample.") for i in (1, 2, 3)])
     torch.save({"model": state}, tmp_path / "swin.pth")
     done = convert(tmp_path / "swin.pth", out, "mask2former", "swin_s", "coco_panoptic")
-    assert done.content == "backbone"
+    assert done.content == "backbone" and ("authors' names" in done.title) == authors_names
     tensors = load_file(out)
     for name in ("layers.1.downsample.reduction.weight", "layers.3.blocks.1.attn.qkv.weight", "patch_embed.norm.bias"):
         assert torch.equal(tensors[f"backbone.{name}"], original[name])

@@ -1,31 +1,14 @@
-"""The formats of public checkpoints, one file each or two spellings of one model in one."""
+"""The formats of public checkpoints: every `Format` that a file of this folder gives."""
 
 from collections.abc import Collection
+from importlib import import_module
+from pkgutil import iter_modules
 
 from bench.errors import BenchError
-from bench.weights.formats import (
-    hcformer,
-    imagenet_resnet,
-    imagenet_swin,
-    mask2former,
-    mask2former_hub,
-    maskformer,
-    maskformer_hub,
-)
 from bench.weights.rules import Format
 
-FORMATS: tuple[Format, ...] = (
-    maskformer_hub.FORMAT,
-    mask2former_hub.FORMAT,
-    mask2former.FORMAT,
-    maskformer.FORMAT,
-    hcformer.PLUS,
-    hcformer.FORMAT,
-    imagenet_resnet.TORCHVISION,
-    imagenet_resnet.DETECTRON2,
-    imagenet_swin.AUTHORS,
-    imagenet_swin.TIMM,
-)
+_FILES = [import_module(f"{__name__}.{name}") for name in sorted(module.name for module in iter_modules(__path__))]
+FORMATS = [value for file in _FILES for value in vars(file).values() if isinstance(value, Format)]
 
 
 def detect(names: Collection[str]) -> Format:

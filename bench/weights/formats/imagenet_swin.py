@@ -13,17 +13,21 @@ def _is_swin(names: Collection[str]) -> bool:
     return {"patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"} <= set(names)
 
 
+def _merges_on_leaving(names: Collection[str]) -> bool:
+    return starts(names, "layers.0.downsample.")
+
+
 TIMM = Format(
     title="ImageNet Swin (timm names)",
     holds="ImageNet Swin",
     method=None,
-    recognise=_is_swin,
+    recognise=lambda names: _is_swin(names) and not _merges_on_leaving(names),
     rules=([("^", "backbone.")],),
     not_needed=NOT_NEEDED | dict.fromkeys(("head.", "norm."), "the classifier of ImageNet"),
 )
 AUTHORS = replace(
     TIMM,
     title="ImageNet Swin (its authors' names)",
-    recognise=lambda names: _is_swin(names) and starts(names, "layers.0.downsample."),
+    recognise=lambda names: _is_swin(names) and _merges_on_leaving(names),
     rules=(SWIN, [("^", "backbone.")]),
 )
