@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,11 +18,11 @@ from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from bench.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from bench.training.criterion import SetCriterion, Target
-from bench.weights.official import from_official
 from models.backbones.resnet import resnet
 from models.backbones.swin import swin
 from models.hcformer import hcformer
 from tests.reference import MEAN, STD, fill_module, reference_image, reference_outputs, reference_state, relative_error
+from tests.weights.checkpoints import PUBLISHED
 
 CASES: dict[str, Callable[[], nn.Module]] = {
     "hcformer_r50": lambda: hcformer(133, resnet(50, 3)),
@@ -46,7 +45,7 @@ def load_reference(shared: Path, name: str) -> nn.Module:
     """The case's model with the reference's weights, every entry of either side used."""
     model = CASES[name]()
     method = next(method for method in ("hcformer", "mask2former", "maskformer") if method in name)
-    model.load_state_dict(from_official(reference_state(shared, name), method))
+    model.load_state_dict(PUBLISHED[method].to_ours(reference_state(shared, name)))
     return model
 
 
@@ -78,7 +77,7 @@ def loss_errors(shared: Path, name: str, case: int) -> dict[str, float]:
 
     official = {_official_loss(key): value.item() for key, value in losses.items()}
     gradients = {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
-    rename = partial(from_official, method=name.removesuffix("_r50"))
+    rename = PUBLISHED[name.removesuffix("_r50")].to_ours
     ours = {theirs: list(rename({theirs: torch.zeros(3)})) for theirs in case["grad_norm"]}
     assert sorted(sum(ours.values(), [])) == sorted(gradients), "the norms do not cover every trained parameter"
     norms = {theirs: torch.stack([gradients[n].norm() for n in parts]).norm().item() for theirs, parts in ours.items()}

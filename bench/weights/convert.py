@@ -14,13 +14,13 @@ from torch import Tensor
 from bench.errors import BenchError, one_line
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment, experiment
-from bench.weights import factors as shown
+from bench.weights import shown
 from bench.weights.files import TensorFile, read_tensors
-from bench.weights.formats import TITLES, Format, detect, why_not_needed
+from bench.weights.formats import detect
 from bench.weights.imagenet import DEFORMABLE_EXTRAS, for_deformable
 from bench.weights.load import check_agreement, check_finite, is_ours, pack
+from bench.weights.rules import Format
 
-CLASS_HEADS = ("decoder.heads.class_embed.weight", "class_predictor.weight")
 NAMED = 5  # tensors that an error names before it only counts
 
 
@@ -77,9 +77,9 @@ def _experiment(
     if kind.method is None:
         return experiment(method, backbone, dataset, "paper", **given)
     if kind.method != method:
-        raise BenchError(f"holds {TITLES[kind.method]}, --method says {method}: use --method {kind.method}")
-    _check_classes(ours, dataset)
-    in_file = shown.factors(ours, method)
+        raise BenchError(f"holds {kind.holds}, --method says {method}: use --method {kind.method}")
+    _check_classes(ours.get(kind.class_head), dataset)
+    in_file = kind.factors(ours)
     held = experiment(method, backbone, dataset, "paper", **in_file)
     # A file with fewer layers or levels than asked for lacks tensors, which is said with their names.
     counts = ("hierarchical_level", "decoder_layers")
@@ -88,14 +88,13 @@ def _experiment(
     return experiment(method, backbone, dataset, "paper", **(in_file | fewer))
 
 
-def _check_classes(ours: Mapping[str, Tensor], dataset: str) -> None:
+def _check_classes(head: Tensor | None, dataset: str) -> None:
     expected = get_dataset(dataset).num_classes
-    for name in CLASS_HEADS:
-        if name in ours and ours[name].ndim == 2 and len(ours[name]) != expected + 1:
-            raise BenchError(
-                f"the class embedding has {len(ours[name]) - 1} classes and 'no object', {dataset} has {expected}: "
-                "name the data set that it was trained on with --dataset"
-            )
+    if head is not None and head.ndim == 2 and len(head) != expected + 1:
+        raise BenchError(
+            f"the class embedding has {len(head) - 1} classes and 'no object', {dataset} has {expected}: "
+            "name the data set that it was trained on with --dataset"
+        )
 
 
 def _fit(
@@ -110,21 +109,16 @@ def _fit(
     if kind.method is None:
         ours = for_deformable(ours, expected)
     names = {our: name for name in file.tensors for our in kind.to_ours({name: file.tensors[name]})}
-
-    def called(our: str) -> str:
-        theirs = names.get(our) or kind.origin(our, file.tensors)
-        return theirs if theirs == our else f"{theirs} (ours: {our})"
-
     wrong = [our for our, shape in expected.items() if our in ours and tuple(ours[our].shape) != shape]
     missing = [our for our in expected if our not in ours and not (kind.method is None and _not_imagenets(our))]
     if (missing or wrong) and not partial:
-        shapes = (f"{called(o)} is {list(ours[o].shape)}, expected {list(expected[o])}" for o in wrong)
-        parts = [_some("lacks", [called(our) for our in missing[:NAMED]], len(missing))] if missing else []
-        parts += [_some("has other shapes:", list(shapes)[:NAMED], len(wrong))] if wrong else []
+        parts = [_some("lacks", missing)] if missing else []
+        shapes = [f"{_both(our, names)} is {list(ours[our].shape)}, expected {list(expected[our])}" for our in wrong]
+        parts += [_some("has other shapes:", shapes)] if wrong else []
         raise BenchError(f"{'; '.join(parts)}: is it the right checkpoint? --partial takes what fits")
     state = {our: ours[our].float() for our in expected if our in ours and our not in wrong}
-    unused = {names.get(our, our): why_not_needed(names.get(our, our)) or "no place in the model" for our in ours
-              if our not in expected}  # fmt: skip
+    left = {our: names.get(our, our) for our in ours if our not in expected}
+    unused = {theirs: kind.why_not_needed(theirs) or "no place in the model" for theirs in left.values()}
     unused |= {names.get(our, our): f"shape {list(ours[our].shape)} does not fit" for our in wrong}
     unused |= {name: "not a tensor of the model" for name in file.other}
     used = len(file.tensors) - sum(name in file.tensors for name in unused)
@@ -138,8 +132,14 @@ def _not_imagenets(name: str) -> bool:
     return not name.startswith("backbone.") or name.endswith(DEFORMABLE_EXTRAS) or name.startswith("backbone.norm")
 
 
-def _some(verb: str, names: list[str], count: int) -> str:
-    return f"{verb} {', '.join(names)}" + (f" and {count - len(names)} more" if count > len(names) else "")
+def _both(our: str, names: Mapping[str, str]) -> str:
+    theirs = names.get(our, our)
+    return our if theirs == our else f"{theirs} (ours: {our})"
+
+
+def _some(verb: str, parts: list[str]) -> str:
+    more = len(parts) - NAMED
+    return f"{verb} {', '.join(parts[:NAMED])}" + (f" and {more} more" if more > 0 else "")
 
 
 def _check_out(path: Path, out: Path) -> None:

@@ -5,23 +5,29 @@ The files are not trusted: nothing in them is run, and no length that they claim
 
 import hashlib
 import mmap
+import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 from torch import Tensor
 
 from bench.errors import BenchError, one_line
-from bench.weights.torch_files import Strided, read_legacy, read_zip
-from bench.weights.unpickling import DAMAGE, MAX_ENTRIES, Array, Reader, Refused, RestrictedUnpickler, quoted
+from bench.weights.pickles import Array, Refused, RestrictedUnpickler, measure, quoted, tensor_of
+from bench.weights.torch_files import MAX_ENTRIES, read_torch
 
 MAX_SHARING = 4  # all tensors together may claim so many times the file: tied weights are stored once
 TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # 0x1950a86a20f9469cfc6c as a pickle has it
 AGAIN = "download it again"
 ELSEWHERE = "take it from another source, or save its weights alone"
+# What reading a damaged file raises; RuntimeError is torch's
+DAMAGE = (pickle.UnpicklingError, safetensors.SafetensorError, zipfile.BadZipFile, struct.error, RuntimeError, OSError,
+          EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,18 +66,19 @@ def read_tensors(path: Path) -> TensorFile:
     content = _map(path)
     container, read = _format(content, path)
     try:
-        tensors, metadata, other = read(content, path)
+        with warnings.catch_warnings(action="ignore"):  # what torch and pickletools say of a damaged pickle
+            tensors, metadata, other = read(content, path)
     except Refused as error:
         raise BenchError(f"{path} is refused, {error}: {ELSEWHERE}") from error
-    except (*DAMAGE, safetensors.SafetensorError, zipfile.BadZipFile, struct.error, RuntimeError, OSError) as error:
+    except DAMAGE as error:
         raise BenchError(f"{path} is damaged ({quoted(one_line(error))}): {AGAIN}") from error
     if all(name.startswith("module.") for name in tensors):  # of torch's DistributedDataParallel
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return TensorFile(path, container, tensors, metadata, other, sha256(path))
 
 
-def _map(path: Path) -> memoryview:
-    """The file as private memory, read when it is used."""
+def _map(path: Path) -> mmap.mmap:
+    """The file as memory, read when it is used."""
     if not path.exists():
         raise BenchError(f"no weight file {path}: check its path")
     if not path.is_file():
@@ -80,13 +87,13 @@ def _map(path: Path) -> memoryview:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 raise BenchError(f"{path} is empty: {AGAIN}")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise BenchError(f"{path} cannot be read ({error.strerror}): check its path and rights") from error
 
 
-def _format(content: memoryview, path: Path) -> tuple[str, Callable]:
-    head = bytes(content[:512])
+def _format(content: mmap.mmap, path: Path) -> tuple[str, Callable]:
+    head = content[:512]
     # A pickle's first byte may begin a safetensors length too; that one has zeros at its end
     if head[8:9] == b"{" and (head[0] != 0x80 or head[4:8] == bytes(4)):
         return "safetensors", _safetensors
@@ -103,7 +110,7 @@ def _format(content: memoryview, path: Path) -> tuple[str, Callable]:
     raise BenchError(f"{path} is no weight file (safetensors, pickle or torch): {AGAIN}")
 
 
-def _safetensors(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+def _safetensors(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
     """Header first: the library checks every offset and size in it against the file."""
     with safetensors.safe_open(path, "pt", device="cpu") as file:
         names = list(file.keys())
@@ -114,19 +121,20 @@ def _safetensors(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}), ()
 
 
-def _pickle(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
-    return _model(RestrictedUnpickler(Reader(content)).load(), content, path)
+def _pickle(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+    measure(content)
+    content.seek(0)
+    return _model(RestrictedUnpickler(content).load(), content, path)
 
 
-def _torch(content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
-    read = read_zip if bytes(content[:2]) == b"PK" else read_legacy
-    return _model(read(content, path), content, path)
+def _torch(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+    return _model(read_torch(content, path), content, path)
 
 
-def _model(loaded: object, content: memoryview, path: Path) -> tuple[dict, dict, tuple]:
+def _model(loaded: object, content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
     """The state dict in what a pickle holds, and the names of the rest; tensors are made once all claims hold."""
     if not isinstance(loaded, dict):
-        kind = "single tensor" if isinstance(loaded, Array | Strided) else type(loaded).__name__
+        kind = "single tensor" if isinstance(loaded, Array | Tensor) else type(loaded).__name__
         raise BenchError(f"{path} holds a {kind}, no state dict: give a file of weights")
     section = next((name for name in ("model", "state_dict") if _arrays(loaded.get(name))), None)
     state = loaded[section] if section else loaded
@@ -134,16 +142,23 @@ def _model(loaded: object, content: memoryview, path: Path) -> tuple[dict, dict,
     if not arrays:
         keys = ", ".join(quoted(str(key)) for key in list(loaded)[:5]) or "nothing"
         raise BenchError(f"{path} holds no state dict but {keys}: give a file of weights")
-    if sum(array.nbytes() for array in arrays.values()) > MAX_SHARING * len(content):
+    if sum(array.nbytes for array in arrays.values()) > MAX_SHARING * len(content):
         raise Refused("its tensors together claim many times the file")
     made: dict[int, Tensor] = {}  # two names of one array share its tensor
     for array in arrays.values():
-        made[id(array)] = made[id(array)] if id(array) in made else array.tensor()
+        if id(array) not in made:
+            made[id(array)] = _tensor(array)
     other = [str(name) for name in loaded if section and name != section]
     other += [f"{section}.{name}" if section else str(name) for name in state if name not in arrays]
     return {name: made[id(array)] for name, array in arrays.items()}, {}, tuple(other)
 
 
-def _arrays(state: object) -> dict[str, Array | Strided]:
-    entries = state.items() if isinstance(state, dict) else ()
-    return {name: value for name, value in entries if isinstance(name, str) and isinstance(value, Array | Strided)}
+def _arrays(state: object) -> dict[str, Array | Tensor | np.ndarray | np.generic]:
+    kinds, entries = Array | Tensor | np.ndarray | np.generic, state.items() if isinstance(state, dict) else ()
+    return {name: value for name, value in entries if isinstance(name, str) and isinstance(value, kinds)}
+
+
+def _tensor(array: Array | Tensor | np.ndarray | np.generic) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.detach().contiguous()
+    return tensor_of(array.view() if isinstance(array, Array) else np.asarray(array))

@@ -1,16 +1,62 @@
-"""Renaming of state-dict entries by rules."""
+"""From the names in a public checkpoint to ours: rules, and the format that they make up."""
 
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 # (pattern, replacement) in order, their name to ours; a name that nothing matches stays as it is.
 Rules = Iterable[tuple[str, str]]
+State = Mapping[str, Tensor]
+
+# What a file may hold beyond a model's weights, by the end or (with a dot) the beginning of the name, and why not.
+NOT_NEEDED = {
+    "relative_position_index": "computed from the window size",
+    "attn_mask": "computed from the window size",
+    "num_batches_tracked": "batch norm is frozen",
+    "criterion.": "weights of the training loss",
+    "pixel_mean": "the normalisation is fixed",
+    "pixel_std": "the normalisation is fixed",
+}
 
 
-def rename(state: Mapping[str, Tensor], *tables: Rules) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Format:
+    """One kind of public checkpoint.
+
+    title, holds: the kind and its model, for people. method: of a whole model, None for an ImageNet backbone.
+    recognise: whether the names in a file are of this kind and no other; raises BenchError for a near relative that
+    must not be taken.
+    rules: tables from their names to ours. reshape: of the renamed tensors, where ours are cut otherwise.
+    factors: those of `Experiment` that our names and shapes show. class_head: our name of the weight [K + 1, C] of the
+    classes and "no object". not_needed: as NOT_NEEDED.
+    """
+
+    title: str
+    holds: str
+    method: str | None
+    recognise: Callable[[Collection[str]], bool]
+    rules: tuple[Rules, ...]
+    factors: Callable[[State], dict[str, int | str]] = lambda ours: {}
+    reshape: Callable[[State], dict[str, Tensor]] = dict
+    class_head: str = "decoder.heads.class_embed.weight"
+    not_needed: Mapping[str, str] = field(default_factory=lambda: NOT_NEEDED)
+
+    def to_ours(self, tensors: State) -> dict[str, Tensor]:
+        """The tensors under our names; those that no model of ours has stay in the result."""
+        return self.reshape(rename(tensors, *self.rules))
+
+    def why_not_needed(self, name: str) -> str | None:
+        """The reason why a tensor of such a file has no place in our models; None where none is known."""
+        for part, reason in self.not_needed.items():
+            if name.endswith(part) or (part.endswith(".") and name.startswith(part)):
+                return reason
+        return None
+
+
+def rename(state: State, *tables: Rules) -> dict[str, Tensor]:
     """Apply every rule of every table, in order, to all names."""
     renamed = {}
     for name, value in state.items():
@@ -20,7 +66,12 @@ def rename(state: Mapping[str, Tensor], *tables: Rules) -> dict[str, Tensor]:
     return renamed
 
 
-def split_in_proj(state: Mapping[str, Tensor], pattern: str) -> dict[str, Tensor]:
+def starts(names: Collection[str], *beginnings: str) -> bool:
+    """Whether any name begins so."""
+    return any(name.startswith(beginnings) for name in names)
+
+
+def split_in_proj(state: State, pattern: str) -> dict[str, Tensor]:
     """Replace each `<name>.in_proj_*` [3C, ...] whose name matches by q_proj, k_proj and v_proj."""
     result = {}
     for name, value in state.items():
@@ -33,43 +84,18 @@ def split_in_proj(state: Mapping[str, Tensor], pattern: str) -> dict[str, Tensor
     return result
 
 
-def origin(name: str, present: Iterable[str], *tables: Rules) -> str:
-    """The name that the rules turn into `name`, in the spelling of a file with the names `present`.
-
-    For telling people in their file's words what it lacks; `name` itself where no rule leads to it.
-    """
-    present = list(present)
-    shapes = {_without_numbers(other) for other in present}
-
-    def likeness(candidate: str) -> tuple:
-        common = max((len(os.path.commonprefix((candidate, other))) for other in present), default=0)
-        return _without_numbers(candidate) in shapes, common, _changes(candidate, tables), candidate
-
-    return max(_origins(name, tables), key=likeness)
+_QUERY = re.compile(r"(.*\.(attn|self_attention|cross_attention)\.)q_proj\.(weight|bias)")
+_FUSED = {"attn": "qkv.", "self_attention": "in_proj_", "cross_attention": "in_proj_"}
 
 
-def _origins(name: str, tables: tuple[Rules, ...]) -> set[str]:
-    """All names that the rules turn into `name`; rules are inverted where they are literals and capturing groups."""
-    found = {name}
-    for pattern, replacement in reversed([rule for table in tables for rule in table]):
-        back, forth = re.escape(replacement), pattern.strip("^$")
-        for number, group in enumerate(re.findall(r"\((?!\?)[^()]*\)", pattern), start=1):
-            back = back.replace(rf"\\{number}", f"(?P<g{number}>{group[1:-1]})", 1)
-            forth = forth.replace(group, rf"\g<g{number}>", 1)
-        back, forth = "^" * pattern.startswith("^") + back + "$" * pattern.endswith("$"), forth.replace(r"\.", ".")
-        if "(?" not in forth:
-            found |= {re.sub(back, forth, candidate) for candidate in found}
-    return {candidate for candidate in found if name in rename({candidate: None}, *tables)}
-
-
-def _changes(name: str, tables: tuple[Rules, ...]) -> int:
-    """How many rules have something to change: a name of the file's kind is further from ours than a half-way one."""
-    count = 0
-    for pattern, replacement in (rule for table in tables for rule in table):
-        renamed = re.sub(pattern, replacement, name)
-        count, name = count + (renamed != name), renamed
-    return count
-
-
-def _without_numbers(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
+def join_attention(state: State) -> dict[str, Tensor]:
+    """q_proj, k_proj and v_proj to one matrix; parts that are incomplete or unlike stay, for the caller to report."""
+    joined = dict(state)
+    for owner, attention, kind in (match.groups() for match in map(_QUERY.fullmatch, state) if match):
+        names = [f"{owner}{part}_proj.{kind}" for part in "qkv"]
+        parts = [state[name] for name in names if name in state]
+        if len(parts) == 3 and parts[0].dim() and len({(part.shape, part.dtype) for part in parts}) == 1:
+            joined[f"{owner}{_FUSED[attention]}{kind}"] = torch.cat(parts)
+            for name in names:
+                del joined[name]
+    return joined

@@ -1,186 +1,130 @@
-"""torch's own files without `torch.load`.
+"""torch's own files by `torch.load(weights_only=True)`, once it is certain that they claim no more than they have.
 
-`torch.load(weights_only=True)` runs no foreign code, but makes what a pickle claims: a file of 900 bytes gets it to
-allocate gigabytes (`bytearray(2**31)`), and storages of the old format are allocated before they are read. So each
-claim would have to be checked by a second reader beforehand; this is that reader. Tests compare it with `torch.load`.
+`torch.load` runs no foreign code, but makes what a pickle claims: a file of 900 bytes gets it to allocate gigabytes
+(`bytearray(2**31)`). So the pickle is read before with its storages and tensors as claims alone.
 """
 
 import itertools
-import pickle
+import math
+import mmap
 import re
 import zipfile
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.errors import BenchError
-from bench.weights.unpickling import (
-    MAX_ENTRIES,
-    NUMPY_GLOBALS,
-    Global,
-    Reader,
-    Refused,
-    RestrictedUnpickler,
-    as_tensor,
-    numel,
-    quoted,
-)
+from bench.weights.pickles import NUMBERS, NUMPY_NAMES, OrderedDict, Refused, RestrictedUnpickler, measure, quoted
 
-STORAGES = {
-    "torch.BoolStorage": (torch.bool, "b1"),
-    "torch.ByteStorage": (torch.uint8, "u1"),
-    "torch.CharStorage": (torch.int8, "i1"),
-    "torch.ShortStorage": (torch.int16, "i2"),
-    "torch.IntStorage": (torch.int32, "i4"),
-    "torch.LongStorage": (torch.int64, "i8"),
-    "torch.HalfStorage": (torch.float16, "f2"),
-    "torch.BFloat16Storage": (torch.bfloat16, "u2"),  # numpy has none: the bits are moved as integers
-    "torch.FloatStorage": (torch.float32, "f4"),
-    "torch.DoubleStorage": (torch.float64, "f8"),
+MAX_ENTRIES = 100_000  # of a zip; a training checkpoint of Swin-L has 3,000
+_TYPES = {torch.bool: "Bool", torch.uint8: "Byte", torch.int8: "Char", torch.int16: "Short", torch.int32: "Int",
+          torch.int64: "Long", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float32: "Float",
+          torch.float64: "Double"}  # fmt: skip
+STORAGES = {f"torch.{name}Storage": dtype for dtype, name in _TYPES.items()}
+
+
+def _check_view(numel: int, offset: int, size: tuple, stride: tuple, grad=False, hooks=None, metadata=None) -> None:
+    """A tensor is a strided view of a storage with `numel` numbers."""
+    if metadata:
+        raise Refused("it holds a conjugated or negated tensor")
+    last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride, 0) < 0 or (0 not in size and (last >= numel or math.prod(size) > numel)):
+        raise Refused(f"a tensor of shape {str(size)[:100]} claims more numbers than its storage has")
+
+
+def _nothing(*arguments: object) -> None:
+    pass
+
+
+TORCH_NAMES = NUMPY_NAMES | {
+    "torch._utils._rebuild_tensor": _check_view,
+    "torch._utils._rebuild_tensor_v2": _check_view,
+    "torch._utils._rebuild_parameter": _nothing,
+    "torch._utils._rebuild_parameter_with_state": _nothing,
+    "torch.device": _nothing,
+    **STORAGES,
+    **dict.fromkeys(map(str, _TYPES)),
 }
 
 
-@dataclass(eq=False)
-class Storage:
-    """Stands for a torch storage of `numel` numbers; `data` is found by the reader of the container."""
+class Claims(RestrictedUnpickler):
+    """Reads a pickle of torch without its tensors; storages: key -> the bytes that it claims."""
 
-    type_name: str
-    numel: int
-    data: memoryview | None = None
+    copying = {"collections.OrderedDict": OrderedDict, "collections.Counter": OrderedDict, "torch.Size": tuple}
 
-    def nbytes(self) -> int:
-        return self.numel * int(STORAGES[self.type_name][1][1])
+    def __init__(self, stream: BinaryIO):
+        super().__init__(stream, TORCH_NAMES)
+        self.storages: dict[str, int] = {}
 
-
-@dataclass(eq=False)
-class Strided:
-    """Stands for a torch tensor: a strided view of a storage (offset and stride in numbers)."""
-
-    storage: Storage
-    offset: int
-    shape: tuple
-    stride: tuple
-
-    def nbytes(self) -> int:
-        """Bytes of the tensor when contiguous. Raises Refused if its storage does not have them."""
-        count, storage = numel(self.shape), self.storage
-        numel(self.stride)
-        if type(storage) is not Storage or storage.data is None:
-            raise Refused("a tensor lacks its storage")
-        if storage.nbytes() > len(storage.data):
-            raise Refused(f"a storage claims {storage.nbytes()} bytes, and has {len(storage.data)}")
-        if len(self.shape) != len(self.stride) or type(self.offset) is not int or self.offset < 0:
-            raise Refused("a tensor's shape, strides and offset contradict each other")
-        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        if count and (count > storage.numel or last >= storage.numel):
-            raise Refused(f"a tensor of shape {tuple(self.shape)} claims more numbers than its storage has")
-        return count * int(STORAGES[storage.type_name][1][1])
-
-    def tensor(self) -> Tensor:
-        torch_type, code = STORAGES[self.storage.type_name]
-        dtype = np.dtype("<" + code)
-        if 0 in self.shape:
-            return torch.empty(tuple(self.shape), dtype=torch_type)
-        strides = tuple(step * dtype.itemsize for step in self.stride)
-        numbers = np.ndarray(tuple(self.shape), dtype, self.storage.data, self.offset * dtype.itemsize, strides)
-        return as_tensor(numbers).view(torch_type)
-
-
-def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> Strided:
-    if metadata:
-        raise Refused("it holds a conjugated or negated tensor")
-    return Strided(storage, offset, size, stride)
-
-
-def _rebuild_parameter(data, requires_grad, hooks, state=None) -> object:
-    return data
-
-
-class TorchUnpickler(RestrictedUnpickler):
-    """Reads the pickles of a torch file; tensors come out as `Strided`, and `storages` maps their keys to them."""
-
-    globals = NUMPY_GLOBALS | {
-        "collections.Counter": None,
-        "torch._utils._rebuild_tensor": _rebuild_tensor,
-        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-        "torch._utils._rebuild_parameter": _rebuild_parameter,
-        "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
-        "torch.Size": lambda sizes=(): sizes,
-        "torch.device": lambda kind, index=None: None,
-        **dict.fromkeys(STORAGES),
-        **dict.fromkeys(str(dtype) for dtype, _ in STORAGES.values()),
-    }
-
-    def __init__(self, reader: Reader):
-        super().__init__(reader)
-        self.storages: dict[str, Storage] = {}
-
-    def _storage(self) -> None:
-        kind, storage_type, key, _, numel, *view = self.stack.pop()
-        if kind != "storage" or type(storage_type) is not Global or storage_type.name not in STORAGES:
+    def persistent_load(self, reference: tuple) -> int:
+        kind, dtype, key, _, numel, *view = reference
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or view not in ([], [None]):
             raise Refused("its pickle refers to something outside that is no plain storage")
-        if type(key) is not str or type(numel) is not int or not 0 <= numel < 2**63 or view not in ([], [None]):
+        if type(key) is not str or type(numel) is not int or numel < 0:
             raise Refused("its pickle refers to a storage in a way that torch does not")
-        storage = self.storages.setdefault(key, Storage(storage_type.name, numel))
-        if (storage.type_name, storage.numel) != (storage_type.name, numel):
+        claimed = numel * dtype.itemsize
+        if self.storages.setdefault(key, claimed) != claimed:
             raise Refused("its pickle gives one storage two sizes")
-        self.append(storage)
-
-    dispatch = RestrictedUnpickler.dispatch | {pickle.BINPERSID[0]: _storage}
+        return numel
 
 
-def read_zip(content: memoryview, path: Path) -> object:
+def read_torch(content: mmap.mmap, path: Path) -> object:
+    """What a torch file holds, of either container; tensors are mapped from a zip and may be written to."""
+    is_zip = content[:2] == b"PK"
+    check = _check_zip if is_zip else _check_legacy
+    check(content, path)
+    with torch.serialization.safe_globals(_numpy_globals()):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def _numpy_globals() -> list:
+    """numpy's arrays and scalars, such as the best metric of a training; `Claims` has seen what they are made with."""
+    functions = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(1).__reduce__()[0]}
+    named = [(functions[name], f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in functions]
+    return [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in NUMBERS}, *named]
+
+
+def _check_zip(content: mmap.mmap, path: Path) -> None:
     """torch 1.6 and later: NAME/data.pkl, and NAME/data/KEY a storage, all of them uncompressed."""
     headers = re.finditer(b"PK\x01\x02", content)  # one an entry, counted before zipfile makes an object of each
     if sum(1 for _ in itertools.islice(headers, MAX_ENTRIES + 1)) > MAX_ENTRIES:
         raise Refused(f"it has more than {MAX_ENTRIES} entries")
     with zipfile.ZipFile(path) as archive:
-        entries = {info.filename: info for info in archive.infolist()}
-        stored = all(info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1 for info in entries.values())
-        if not stored or sum(info.file_size for info in archive.infolist()) > len(content):
+        entries = archive.infolist()
+        stored = all(info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1 for info in entries)
+        if not stored or sum(info.file_size for info in entries) > len(content):
             raise Refused("its entries are compressed, encrypted or overlap, which torch never does")
-    pickles = [name for name in entries if name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise BenchError(f"{path} is a zip archive without torch's data.pkl: give the weight file itself")
-    folder = pickles[0].removesuffix("data.pkl")
-    order = entries.get(f"{folder}byteorder")
-    if order is not None and bytes(_entry(content, order)) != b"little":
-        raise BenchError(f"{path} is of a big-endian machine: save it again on another one")
-    unpickler = TorchUnpickler(Reader(_entry(content, entries[pickles[0]])))
-    loaded = unpickler.load()
-    for key, storage in unpickler.storages.items():
-        if f"{folder}data/{key}" not in entries:
+        sizes = {info.filename: info.file_size for info in entries}
+        pickles = [name for name in sizes if name.endswith("/data.pkl")]
+        if len(pickles) != 1 or len(sizes) != len(entries):
+            raise BenchError(f"{path} is a zip archive without torch's data.pkl: give the weight file itself")
+        _, claims = _claims(BytesIO(archive.read(pickles[0])))
+    for key, claimed in claims.items():
+        name = f"{pickles[0].removesuffix('data.pkl')}data/{key}"
+        if name not in sizes:
             raise zipfile.BadZipFile(f"it lacks storage {quoted(key)}")
-        storage.data = _entry(content, entries[f"{folder}data/{key}"])
-    return loaded
+        if claimed > sizes[name]:
+            raise Refused(f"a storage claims {claimed} bytes, and has {sizes[name]}")
 
 
-def _entry(content: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    reader = Reader(content[info.header_offset :])
-    header = reader.read(30)
-    if header[:4] != b"PK\x03\x04" or info.header_offset < 0:
-        raise zipfile.BadZipFile("an entry is not where the directory has it")
-    reader.take(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"))
-    return reader.take(info.file_size)
-
-
-def read_legacy(content: memoryview, path: Path) -> object:
+def _check_legacy(content: mmap.mmap, path: Path) -> None:
     """torch before 1.6: magic, version, machine, the object and its storages' keys as pickles, then the storages."""
-    reader = Reader(content)
-    _, version, machine = (RestrictedUnpickler(reader).load() for _ in range(3))
-    if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise BenchError(f"{path} is of another torch format or machine: save it again with a current torch")
-    unpickler = TorchUnpickler(reader)
-    loaded = unpickler.load()
-    keys = RestrictedUnpickler(reader).load()
-    if not isinstance(keys, list) or sorted(keys) != sorted(unpickler.storages):
+    content.seek(0)
+    *_, (_, claims), (keys, _) = (_claims(content) for _ in range(5))
+    if not isinstance(keys, list) or sorted(keys) != sorted(claims):
         raise Refused("its storages are not those of its pickle")
-    for key in keys:
-        storage = unpickler.storages[key]
-        if int.from_bytes(reader.read(8), "little") != storage.numel:
-            raise Refused("a storage has not the size that its pickle claims")
-        storage.data = reader.take(storage.nbytes())
-    return loaded
+    if sum(claims.values()) + 8 * len(claims) > len(content) - content.tell():  # each has its length before it
+        raise EOFError(f"its storages claim {sum(claims.values())} bytes, more than it has")
+
+
+def _claims(stream: BinaryIO) -> tuple[object, dict[str, int]]:
+    """What the next pickle of the stream holds, without tensors, and the bytes that its storages claim."""
+    start = stream.tell()
+    measure(stream)
+    size = stream.tell() - start
+    stream.seek(start)
+    unpickler = Claims(BytesIO(stream.read(size)))
+    return unpickler.load(), unpickler.storages

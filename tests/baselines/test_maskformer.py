@@ -6,7 +6,7 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 
 from baselines.maskformer import maskformer
 from bench.experiments.experiment import experiment
-from bench.weights.hub import from_hub
+from bench.weights.formats import maskformer_hub
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet
 from tests.parity import load_reference
@@ -74,7 +74,7 @@ def transformers_maskformer():
 def test_model_equals_transformers(size):
     """Windows fit all stages of the first size; the others are padded to windows, patches and merging."""
     other = transformers_maskformer()
-    model, state = tiny().eval(), from_hub(other.state_dict(), "maskformer")
+    model, state = tiny().eval(), maskformer_hub.FORMAT.to_ours(other.state_dict())
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.weights.official import from_official
+from bench.weights.formats import hcformer
 from models.clustering import Clustering, decode, decode_through
 from tests.reference import reference_outputs, relative_error, strip
 
@@ -13,7 +13,7 @@ def test_clustering_equals_the_reference(shared, unit):
     fine, coarse = tensors[f"{unit}.fine"], tensors[f"{unit}.coarse"]
     state = {f"clustering.0.{k}": v for k, v in strip(tensors, f"{unit}.state.").items()}
     module = Clustering(fine.shape[1], coarse.shape[1], 16)
-    module.load_state_dict(strip(from_official(state, "hcformer"), "clustering.0."))
+    module.load_state_dict(strip(hcformer.FORMAT.to_ours(state), "clustering.0."))
     assert relative_error(module(fine, coarse), tensors[f"{unit}.out"]) < 1e-5
 
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 
-from bench.weights.official import SWIN
+from bench.weights.formats.imagenet_swin import SWIN
 from bench.weights.rules import rename
 from models.backbones.swin import Swin, load_imagenet, load_timm_state, shifted_window_mask, swin
 from tests.reference import reference_image, reference_outputs, reference_state, relative_error, strip

@@ -6,7 +6,7 @@ from torch import nn
 from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 from transformers.models.maskformer.modeling_maskformer import MaskFormerSinePositionEmbedding
 
-from bench.weights.official import from_official
+from bench.weights.formats import hcformer
 from bench.weights.rules import rename
 from models.hcformer import EncoderWithProjection
 from models.transformer import (
@@ -65,7 +65,7 @@ def test_encoder_equals_the_reference(shared):
     tensors = reference_outputs(shared, "units")
     state = {f"backbone.aux.{name}": value for name, value in strip(tensors, "encoder.state.").items()}
     module = EncoderWithProjection(24, 32, layers=2, heads=4, hidden=48).eval()
-    module.load_state_dict(strip(from_official(state, "hcformer"), "encoder."))
+    module.load_state_dict(strip(hcformer.FORMAT.to_ours(state), "encoder."))
     with torch.inference_mode():
         assert relative_error(module(tensors["encoder.x"]), tensors["encoder.out"]) < 1e-5
     positions = sine_positions(tensors["encoder.pos"])

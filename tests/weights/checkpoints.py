@@ -5,15 +5,30 @@ from collections import OrderedDict
 
 import torch
 
-from bench.weights.official import official_name
+from bench.weights.formats import hcformer, mask2former, maskformer
+from bench.weights.rules import rename
 from bench.zoo import build_model
 
-SPELLING = [  # names that show which of the possible spellings a file of HCFormer-R50 has
-    "backbone.stem.0.weight",
-    "backbone.stem.9.weight",
-    "backbone.layer1.0.bn1.weight",
-    "backbone.clustering_layers.9.fine_emb.weight",
-    "sem_seg_head.predictor.transformer_ffn_layers.0.linear1.weight",
+PUBLISHED = {kind.method: kind for kind in (hcformer.FORMAT, hcformer.PLUS, maskformer.FORMAT, mask2former.FORMAT)}
+LAYERS = "sem_seg_head.predictor.transformer_"
+AUTHORS_NAMES = [  # from ours of HCFormer with a ResNet and the masked decoder to its authors'
+    (r"^backbone\.conv1\.", "backbone.stem.0."),
+    (r"^backbone\.bn1\.", "backbone.stem.1."),
+    (r"^(clustering\.\d)\.scale$", r"\1.temp"),
+    (r"^(clustering\.\d\.\w+)_embedding\.", r"\1_emb."),
+    (r"^clustering\.", "backbone.clustering_layers."),
+    (r"^mask_proj\.", "sem_seg_head.predictor.mask_proj."),
+    (r"^decoder\.heads\.norm\.", "sem_seg_head.predictor.decoder_norm."),
+    (r"^decoder\.(heads\.|(?=input_proj))", "sem_seg_head.predictor."),
+    (r"^decoder\.query_features\.", "sem_seg_head.predictor.query_feat."),
+    (r"^decoder\.query_positions\.", "sem_seg_head.predictor.query_embed."),
+    (r"^decoder\.level_embedding\.", "sem_seg_head.predictor.level_embed."),
+    (r"^decoder\.layers\.(\d+)\.self_norm\.", LAYERS + r"self_attention_layers.\1.norm."),
+    (r"^decoder\.layers\.(\d+)\.cross_norm\.", LAYERS + r"cross_attention_layers.\1.norm."),
+    (r"^decoder\.layers\.(\d+)\.feed_forward_norm\.", LAYERS + r"ffn_layers.\1.norm."),
+    (r"^decoder\.layers\.(\d+)\.self_attention\.", LAYERS + r"self_attention_layers.\1.self_attn."),
+    (r"^decoder\.layers\.(\d+)\.cross_attention\.", LAYERS + r"cross_attention_layers.\1.multihead_attn."),
+    (r"^decoder\.layers\.(\d+)\.feed_forward\.", LAYERS + r"ffn_layers.\1."),
 ]
 
 
@@ -23,7 +38,7 @@ def official(chosen):
         shapes = {name: value.shape for name, value in build_model(chosen).state_dict().items()}
     state = {name: torch.rand(shape) * (2 / max(2, shape[1:].numel())) ** 0.5 for name, shape in shapes.items()}
     state = {name: value - value.mean() if value.ndim > 1 else 0.5 + value for name, value in state.items()}
-    return {official_name(name, "hcformer", SPELLING): value.half() for name, value in state.items()}
+    return {name: value.half() for name, value in rename(state, AUTHORS_NAMES).items()}
 
 
 def write(path, state, **others):

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from bench.errors import BenchError
 from bench.weights.files import read_tensors, sha256
-from bench.weights.unpickling import MAX_ENTRIES
+from bench.weights.torch_files import MAX_ENTRIES
 
 WRITERS = ["safetensors", "pickle", "torch", "legacy torch"]
 
@@ -124,6 +124,23 @@ def test_where_the_state_dict_is(tmp_path):
 def test_files_without_a_state_dict_say_what_they_hold(content, said, tmp_path):
     torch.save(content, tmp_path / "x")
     assert said in refusal(tmp_path / "x")
+
+
+def test_numpy_in_a_torch_file(tmp_path):
+    """A best metric is often a scalar of numpy, and some converters save arrays."""
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    for legacy in (False, True):
+        content = {"model": {"a": torch.ones(2), "array": array, "scalar": np.float32(2)}, "best": np.float64(0.5)}
+        torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+        file = read_tensors(tmp_path / "x")
+        assert file.tensors["array"].tolist() == array.tolist() and file.tensors["scalar"] == 2
+        assert file.other == ("best",)
+
+
+def test_torch_files_of_a_big_endian_machine(tmp_path):
+    one = np.ones(1, ">f4").tobytes()
+    (tmp_path / "x").write_bytes(zipped(data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=one, byteorder=b"big"))
+    assert read_tensors(tmp_path / "x").tensors["a"].tolist() == [1]
 
 
 def test_tied_weights_are_one_tensor(tmp_path):
@@ -240,7 +257,7 @@ def saved(content: object, legacy: bool = False) -> bytes:
 def zipped(compression: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, content in entries.items():
+        for name, content in {"version": b"3\n", **entries}.items():
             archive.writestr(f"x/{name.replace('__', '/').replace('_pkl', '.pkl')}", content)
     return buffer.getvalue()
 
@@ -265,6 +282,7 @@ def rebuilt(numel: int, offset: int, size: tuple, stride: tuple, kind: str = "Fl
 
 def legacy(body: bytes, numel: int, data: bytes) -> bytes:
     parts = [pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    body = body.replace(b"tQ", b"NtQ")  # no view
     return b"".join(parts) + body + pickle.dumps(["0"], protocol=2) + struct.pack("<q", numel) + data
 
 
@@ -361,8 +379,8 @@ SAID = {
     "record": (zipped(data_pkl=rebuilt(5, 0, (5,), (1,)), data__0=bytes(16)), "claims 20 bytes, and has 16"),
     "negated": (saved({"a": torch._neg_view(torch.ones(3))}), "negated"),
     "compressed": (zipped(zipfile.ZIP_DEFLATED, data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=bytes(4)), "compressed"),
-    "legacy size": (legacy(rebuilt(4, 0, (4,), (1,)), 3, bytes(16)), "not the size"),
-    "big-endian": (zipped(data_pkl=rebuilt(1, 0, (1,), (1,)), data__0=bytes(4), byteorder=b"big"), "big-endian"),
+    "legacy size": (legacy(rebuilt(4, 0, (4,), (1,)), 3, bytes(16)), "size"),
+    "legacy claim": (legacy(rebuilt(5, 0, (5,), (1,)), 5, bytes(16)), "claim 20 bytes, more than it has"),
 }
 
 

@@ -22,12 +22,13 @@ from transformers import (
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
 from bench.experiments.experiment import experiment
-from bench.weights.hub import from_hub, hub_method
+from bench.weights.formats import detect, mask2former_hub, maskformer_hub
 from bench.zoo import build_model
 from models.backbones.resnet import ResNet
 from models.backbones.swin import VARIANTS, Swin
 from tests.reference import relative_error
 
+HUB = {"maskformer": maskformer_hub.FORMAT, "mask2former": mask2former_hub.FORMAT}
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 TINY_SWIN = {"embed_dim": 16, "depths": (2, 1, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
 BLOCKS = (2, 1, 2, 1)
@@ -119,7 +120,7 @@ IGNORABLE = re.compile(
 
 def mapped(tensors):
     """From the hub's names to ours, less what may be left over."""
-    return {name: value for name, value in from_hub(tensors, hub_method(tensors)).items() if not IGNORABLE.search(name)}
+    return {name: value for name, value in detect(tensors).to_ours(tensors).items() if not IGNORABLE.search(name)}
 
 
 def difference(actual, expected):
@@ -139,7 +140,7 @@ def test_saved_model_computes_what_transformers_does(tmp_path, method, backbone)
     theirs = moved(THEIRS[method](config()))
     theirs.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
-    assert hub_method(tensors) == method
+    assert detect(tensors) == HUB[method]
     state, in_memory = mapped(tensors), mapped(theirs.state_dict())  # two generations of names
     assert state.keys() == in_memory.keys()
     assert all(torch.equal(value, in_memory[name]) for name, value in state.items())
@@ -246,8 +247,8 @@ HUB_NAMES = {
 def test_names_on_the_hub(method):
     tensors = {theirs: torch.full((1,), float(i)) for i, (theirs, _) in enumerate(HUB_NAMES[method])}
     kept = dict(tensors)
-    assert hub_method(tensors) == method
-    assert from_hub(tensors, method) == {ours: tensors[theirs] for theirs, ours in HUB_NAMES[method]}
+    assert detect(tensors) == HUB[method]
+    assert HUB[method].to_ours(tensors) == {ours: tensors[theirs] for theirs, ours in HUB_NAMES[method]}
     assert tensors == kept, "the caller's tensors were changed"
 
 
@@ -259,7 +260,7 @@ OURS_BLOCK = "backbone.layers.0.blocks.0.attn."
 def test_query_key_and_value_are_joined_in_this_order():
     parts = torch.randn(3, 4, 4)
     tensors = {BLOCK + f"{name}.weight": part for name, part in zip(("value", "key", "query"), parts, strict=True)}
-    joined = from_hub(tensors | {MARK: torch.zeros(1)}, "mask2former")
+    joined = HUB["mask2former"].to_ours(tensors | {MARK: torch.zeros(1)})
     assert torch.equal(joined.pop(OURS_BLOCK + "qkv.weight"), parts.flip(0).flatten(0, 1))
     assert list(joined) == ["transformer.decoder.mask_predictor.mask_embedder.0.0.bias"]
 
@@ -278,7 +279,7 @@ def test_query_key_and_value_are_joined_in_this_order():
 def test_parts_that_do_not_fit_together_stay(parts):
     """A damaged file: the caller finds qkv missing and names what is there instead."""
     tensors = {BLOCK + f"{name}.bias": part for name, part in zip(("query", "key", "value"), parts, strict=False)}
-    left = from_hub(tensors | {MARK: torch.zeros(1)}, "mask2former")
+    left = HUB["mask2former"].to_ours(tensors | {MARK: torch.zeros(1)})
     assert {name for name in left if name.startswith("backbone.")} == {
         OURS_BLOCK + f"{part}_proj.bias" for part in "qkv"[: len(parts)]
     }
@@ -296,4 +297,4 @@ def test_parts_that_do_not_fit_together_stay(parts):
     ],
 )
 def test_other_files_are_no_hub_checkpoints(name):
-    assert hub_method([name]) is None
+    assert not any(kind.recognise([name]) for kind in HUB.values())

@@ -1,5 +1,6 @@
-"""The restricted unpickler against Python's and torch's own, and against pickles written to do harm."""
+"""The restricted unpickler against Python's own, and against pickles written to do harm."""
 
+import io
 import pickle
 import struct
 from collections import OrderedDict
@@ -10,24 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench.weights.unpickling import DAMAGE, MAX_INSTRUCTIONS, Array, Reader, Refused, RestrictedUnpickler
+from bench.weights.files import DAMAGE
+from bench.weights.pickles import MAX_INSTRUCTIONS, Array, Refused, RestrictedUnpickler, measure, tensor_of
 
 DTYPES = [order + code for order in "<>" for code in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")]
 DTYPES += ["|i1", "|u1", "|b1"]
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
 )
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.tuples(inner)
-    ),
-    max_leaves=8,
-)
 
 
 def load(content: bytes) -> object:
-    return RestrictedUnpickler(Reader(memoryview(bytearray(content)))).load()
+    measure(io.BytesIO(content))
+    return RestrictedUnpickler(io.BytesIO(content)).load()
 
 
 def python2(value: object) -> bytes:
@@ -48,11 +44,6 @@ def python2(value: object) -> bytes:
         start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + python2((0,)) + python2("b") + b"tR"
         return start + python2(state) + b"b"
     return pickle.dumps(value, protocol=2)[2:-1]
-
-
-@given(plain, st.sampled_from([2, 3, 4, 5]))
-def test_plain_values_are_those_of_the_standard_unpickler(value, protocol):
-    assert load(pickle.dumps(value, protocol=protocol)) == value
 
 
 @given(arrays, st.sampled_from([2, 3, 4, 5]), st.booleans())
@@ -85,18 +76,10 @@ def test_numpy_scalars_and_ordered_dictionaries():
     value.attribute = "lost"
     for content in (pickle.dumps(value, protocol=2), pickle.dumps(value, protocol=5)):
         loaded = load(content)
-        assert [loaded["count"].tensor().item(), loaded["scale"].tensor().item()] == [7, 0.5]
+        assert [tensor_of(loaded["count"].view()).item(), tensor_of(loaded["scale"].view()).item()] == [7, 0.5]
         assert list(loaded) == ["count", "scale"]
     python2_items = b"\x80\x02ccollections\nOrderedDict\n(](" + python2(("a", 1)) + python2(("b", 2)) + b"etR."
     assert load(python2_items) == {"a": 1, "b": 2}
-
-
-class Call:
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -106,7 +89,7 @@ class Call:
 def test_other_globals_are_refused_by_name(name, protocol):
     module, attribute = name.rsplit(".", 1)
     if protocol == 2:
-        content = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"(U\x04trueetR."
+        content = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"(U\x04truetR."
     else:
         content = (
             b"\x80\x04" + b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, attribute)) + b"\x93)R."
@@ -125,50 +108,43 @@ def test_dotted_attributes_and_control_characters_are_refused_on_one_line():
 
 NDARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
 ODD = {
-    "attributes of a list": b"\x80\x02]}U\x01aK\x01sb.",
-    "attributes of a function": b"\x80\x02cnumpy\ndtype\n}U\x01aK\x01sb.",
-    "attributes of a dictionary": b"\x80\x02}}U\x01aK\x01sb.",
-    "a call of text": b"\x80\x02U\x01a)R.",
     "a call of an array": b"\x80\x02" + NDARRAY + b")R.",
     "a call of a class": b"\x80\x02cnumpy\nndarray\n(K\x01tR.",
-    "a call without a tuple": b"\x80\x02cnumpy\ndtype\n]R.",
-    "items of a list": b"\x80\x02]U\x01aK\x01s.",
-    "appending to text": b"\x80\x02U\x01aK\x01a.",
     "appending to an array": b"\x80\x02" + NDARRAY + b"K\x01a.",
     "persistent id": b"\x80\x02U\x01aQ.",
     "text persistent id": b"\x80\x02Pa\n.",
     "extension": b"\x80\x02\x82\x01.",
     "instance": b"\x80\x02(ios\nsystem\n.",
-    "object": b"\x80\x02(cnumpy\ndtype\nU\x02f4o.",
-    "new object": b"\x80\x02cnumpy\ndtype\nU\x02f4\x85\x81.",
-    "new object with keywords": b"\x80\x04cnumpy\ndtype\n)}\x92.",
     "huge integer": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "next buffer": b"\x80\x05\x97.",
     "encoding other than latin1": b"\x80\x02c_codecs\nencode\n(U\x01aU\x05rot13tR.",
     "array of objects": b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.",
     "array of text": b"\x80\x02cnumpy\ndtype\n(U\x03U99tR.",
     "array of records": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(K\x03U\x01<NU\x01xNJ\xff\xff\xff\xfftb.",
-    "key that is a tuple": b"\x80\x02})K\x01s.",
-    "key that is a huge integer": b"\x80\x02}\x8a\x09" + bytes(8) + b"\x01K\x01s.",
+    "array before its numbers": b"\x80\x02" + NDARRAY.replace(b"K\x00", b"J\xff\xff\xff\x7f") + b".",
+    "type made without its checks": b"\x80\x02cnumpy\ndtype\nU\x02O8\x85\x81.",
+    "type with flags": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(K\x03U\x01<NNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x01tb.",
+    "place in a list of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7f.",
 }
 
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD)
 def test_instructions_beyond_plain_data_are_refused(content):
-    with pytest.raises(Refused):
+    with pytest.raises(DAMAGE):
         load(content)
 
 
-def test_a_deep_tuple_as_key_does_not_overflow_the_stack():
-    with pytest.raises(Refused, match="key"):
-        load(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.")
+@pytest.mark.parametrize(
+    "key", [b")" + b"\x85" * 300_000, b"(" * 200_000 + b"t" * 200_000, b")" + b"K\x01\x86" * 90_000]
+)
+def test_a_deep_tuple_as_key_does_not_overflow_the_stack(key):
+    with pytest.raises(Refused, match="deeper"):
+        load(b"\x80\x02}" + key + b"K\x01s.")
 
 
-def test_deep_nesting_and_self_reference_are_read():
-    value = load(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
-    assert type(value) is list
-    circle = load(b"\x80\x02]q\x00h\x00a.")
-    assert circle[0] is circle
+def test_long_containers_are_not_deep():
+    items = b"".join(python2((str(index), index))[1:-1] + b"s" for index in range(3000))  # an instruction an item
+    assert len(load(b"\x80\x02}" + items + b".")) == 3000
 
 
 def test_instructions_are_limited_and_copies_count():
@@ -176,7 +152,7 @@ def test_instructions_are_limited_and_copies_count():
         load(b"\x80\x02" + b"}" * (MAX_INSTRUCTIONS + 1) + b".")
     pairs = b"](" + b"".join(python2((f"{index:07}", None)) for index in range(20_000)) + b"e\x85q\x00"
     copies = b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R" * 100
-    with pytest.raises(Refused, match="instructions"):
+    with pytest.raises(Refused, match="copies"):
         load(b"\x80\x02" + pairs + copies + b".")
 
 
@@ -185,7 +161,7 @@ def test_instructions_are_limited_and_copies_count():
 )
 @pytest.mark.parametrize("wide", [b"", b"\x8d", b"\x8e", b"\x96"])
 def test_claimed_lengths_beyond_the_end(prefix, wide):
-    with pytest.raises(EOFError):
+    with pytest.raises(DAMAGE):
         load(b"\x80\x05" + (wide + b"\xff" * 7 + b"\x7f" if wide else prefix) + b"abc.")
 
 
@@ -195,18 +171,18 @@ def array_of(shape: tuple, dtype: str, data: bytes, order: bool = False) -> Arra
 
 
 @pytest.mark.parametrize(
-    "shape", [(3,), (10**13,), (1,), (2**62, 4), (2**63, 2), (-1, -2), (1,) * 33 + (2,), (True, 2), (2.0,), 2]
+    "shape", [(3,), (10**13,), (1,), (2**62, 4), (2**63, 2), (-1, -2), (1,) * 33 + (2,), (2.0,), 1]
 )
 def test_arrays_whose_shape_is_not_their_bytes(shape):
-    assert array_of((2,), "<f4", b"\0" * 8).tensor().tolist() == [0, 0]
-    with pytest.raises(Refused):
-        array_of(shape, "<f4", b"\0" * 8).nbytes()
+    assert array_of((2,), "<f4", b"\0" * 8).view().tolist() == [0, 0]
+    with pytest.raises(DAMAGE):
+        array_of(shape, "<f4", b"\0" * 8).view()
 
 
 def test_arrays_without_type_or_numbers():
     for content in (NDARRAY, b"cnumpy.core.multiarray\nscalar\n(NU\x01atR"):
         with pytest.raises(Refused, match="lacks"):
-            load(b"\x80\x02" + content + b".").nbytes()
+            load(b"\x80\x02" + content + b".").view()
 
 
 @settings(max_examples=300)
@@ -221,8 +197,8 @@ def test_noise_raises_only_what_is_announced(noise):
 
 
 def _assert_same(loaded: Array, array: np.ndarray) -> None:
-    assert loaded.nbytes() == array.nbytes
-    tensor = loaded.tensor()
+    assert loaded.nbytes == array.nbytes
+    tensor = tensor_of(loaded.view())
     assert tensor.is_contiguous()
     assert tensor.numpy().dtype == array.dtype.newbyteorder("=")
     np.testing.assert_array_equal(tensor.numpy(), array)
