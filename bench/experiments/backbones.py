@@ -29,7 +29,8 @@ class Backbone:
     `drop_path`, `deformable_level` and what a method decides (`Method.of_backbone`). family: what
     `Method.backbones` names. deformable: its downsampling can be DCNv2 (section 2.5); others keep their own.
     scales: those at which it exists. normalisation: of its input, or "module:function" that gives its mean and
-    standard deviation for the arguments.
+    standard deviation for the arguments. imagenet: its ImageNet weights, by the package that has them (torchvision or
+    timm) and their name; None: it has none.
     recipe: values that differ from the data set's recipe at paper scale, on all or (`recipe_on`) on some data sets;
     doubled_iterations: data sets on which it is trained twice as long.
     """
@@ -42,6 +43,7 @@ class Backbone:
     deformable: bool = False
     scales: tuple[str, ...] = ("paper",)
     normalisation: Normalisation | str = Normalisation()
+    imagenet: str | None = None
     recipe: Values = field(default_factory=dict)
     recipe_on: Mapping[str, Values] = field(default_factory=dict)
     doubled_iterations: tuple[str, ...] = ()
@@ -63,11 +65,15 @@ _OF_SWIN_L_ON_ADE20K: Values = _CROP_640 | {
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        Backbone("r50", "R50", _RESNET, "resnet", {"depth": 50}, True),
-        Backbone("r101", "R101", _RESNET, "resnet", {"depth": 101}, True),
-        Backbone("swin_s", "Swin-S", _SWIN, "swin", {"variant": "swin_s"}, recipe=_OF_SWIN),
+        Backbone("r50", "R50", _RESNET, "resnet", {"depth": 50}, True,
+                 imagenet="torchvision ResNet50_Weights.IMAGENET1K_V1"),
+        Backbone("r101", "R101", _RESNET, "resnet", {"depth": 101}, True,
+                 imagenet="torchvision ResNet101_Weights.IMAGENET1K_V1"),
+        Backbone("swin_s", "Swin-S", _SWIN, "swin", {"variant": "swin_s"}, recipe=_OF_SWIN,
+                 imagenet="timm swin_small_patch4_window7_224, ImageNet-1K"),
         Backbone("swin_l", "Swin-L", _SWIN, "swin", {"variant": "swin_l"}, recipe=_OF_SWIN_L,
-                 recipe_on={"ade20k": _OF_SWIN_L_ON_ADE20K}, doubled_iterations=COCO),
+                 recipe_on={"ade20k": _OF_SWIN_L_ON_ADE20K}, doubled_iterations=COCO,
+                 imagenet="timm swin_large_patch4_window12_384.ms_in22k, ImageNet-22K"),
         Backbone("small", "small", "models.backbones.resnet:small_resnet", "small", _SMALL, True, ("small",)),
         Backbone("mit_b2", "MiT-B2", _MIT, "mit", {"name": "mit_b2"}),
         Backbone("mit_b5", "MiT-B5", _MIT, "mit", {"name": "mit_b5"}, recipe_on={"ade20k": _CROP_640}),

@@ -19,6 +19,7 @@ from bench.evaluation.image_log import ImageLog
 from bench.evaluation.postprocess import pixel_labels
 from bench.evaluation.predictions import PredictionWriter
 from bench.evaluation.sharded import clear, evaluate_shared
+from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.methods import get_method
@@ -139,7 +140,8 @@ def measure_accuracy(
 def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:
     """The model on its device, ready to be trained, and which ImageNet weights it starts from."""
     model = build_model(experiment, seed, recipe.drop_path, auxiliary=recipe.auxiliary_weight > 0)
-    weights = load_imagenet(model.backbone, experiment.backbone) if recipe.pretrained else "none: trained from scratch"
+    backbone = get_backbone(experiment.backbone)
+    weights = load_imagenet(model.backbone, backbone) if recipe.pretrained else "none: trained from scratch"
     model = model.to(world.device)
     if experiment.scale == "paper":  # a short run would not earn back the compilation
         use_form(model, fast_form(world.device))

@@ -3,17 +3,11 @@
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, ResNet101_Weights
+from torchvision.models import get_weight
 
 from bench.errors import BenchError, one_line
+from bench.experiments.backbones import BACKBONES, Backbone
 from models.backbones.swin import load_imagenet as load_swin
-
-RESNETS = {"r50": ResNet50_Weights.IMAGENET1K_V1, "r101": ResNet101_Weights.IMAGENET1K_V1}
-SWINS = {
-    "swin_s": "timm swin_small_patch4_window7_224, ImageNet-1K",
-    "swin_l": "timm swin_large_patch4_window12_384.ms_in22k, ImageNet-22K",
-}
-
 
 # What a DCNv2 downsampling has beyond the convolution that it replaces.
 DEFORMABLE_EXTRAS = (".deform.bias", ".offset.weight", ".offset.bias")
@@ -28,23 +22,26 @@ def for_deformable(state: Mapping[str, Tensor], expected: Collection[str]) -> di
     return moved
 
 
-def load_imagenet(backbone: nn.Module, name: str) -> str:
-    """Fill a backbone with its ImageNet weights; returns which, for the record.
+def load_imagenet(model: nn.Module, backbone: Backbone) -> str:
+    """Fill a backbone's model with its ImageNet weights (`Backbone.imagenet`); returns which, for the record.
 
     R50 and Swin-S: ImageNet-1K, Swin-L: ImageNet-22K (section 3.2). A DCNv2 downsampling takes the weight of the
     convolution that it replaces. Raises BenchError when the weights cannot be fetched or the backbone has none.
     """
+    if backbone.imagenet is None:
+        known = ", ".join(name for name, other in BACKBONES.items() if other.imagenet)
+        raise BenchError(f"backbone '{backbone.name}' has no ImageNet weights: known are {known}")
+    source, _, name = backbone.imagenet.partition(" ")
     try:
-        if name in RESNETS:
-            load_torchvision_state(backbone, RESNETS[name].get_state_dict(progress=False, check_hash=True))
-            return f"torchvision {RESNETS[name]}"
-        if name in SWINS:
-            load_swin(backbone, name)
-            return SWINS[name]
+        if source == "torchvision":
+            load_torchvision_state(model, get_weight(name).get_state_dict(progress=False, check_hash=True))
+        else:
+            load_swin(model, **backbone.arguments)
     except (OSError, RuntimeError, ValueError) as error:
         reason = one_line(error)
-        raise BenchError(f"no ImageNet weights for {name} ({reason}): go online, or fill the download cache") from error
-    raise BenchError(f"backbone '{name}' has no ImageNet weights: known are {', '.join([*RESNETS, *SWINS])}")
+        remedy = "go online, or fill the download cache"
+        raise BenchError(f"no ImageNet weights for {backbone.name} ({reason}): {remedy}") from error
+    return backbone.imagenet
 
 
 def load_torchvision_state(backbone: nn.Module, state: dict) -> None:

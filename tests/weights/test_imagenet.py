@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from bench.errors import BenchError
+from bench.experiments.backbones import get_backbone
 from bench.weights.imagenet import load_imagenet, load_torchvision_state
 from models.backbones.resnet import DeformableDownsampling, resnet, small_resnet
 from models.backbones.swin import swin
@@ -85,7 +86,7 @@ def test_offline(monkeypatch, tmp_path, error):
 
     monkeypatch.setattr(torch.hub, "urlopen", urlopen)
     with pytest.raises(BenchError, match=r"^(?!.*\n).*\br50\b.*go online"):
-        load_imagenet(resnet(50), "r50")
+        load_imagenet(resnet(50), get_backbone("r50"))
 
 
 def test_offline_swin(monkeypatch):
@@ -98,9 +99,9 @@ def test_offline_swin(monkeypatch):
     with torch.device("meta"):
         model = swin("swin_s")
     with pytest.raises(BenchError, match=r"^(?!.*\n).*\bswin_s\b.*couldn't connect.*go online"):
-        load_imagenet(model, "swin_s")
+        load_imagenet(model, get_backbone("swin_s"))
 
 
 def test_backbone_without_weights():
     with pytest.raises(BenchError, match=r"'small'.*known are r50, r101, swin_s, swin_l"):
-        load_imagenet(small_resnet(), "small")
+        load_imagenet(small_resnet(), get_backbone("small"))
