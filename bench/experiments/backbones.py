@@ -93,7 +93,7 @@ def get_backbone(name: str) -> Backbone:
 def _of_timm(name: str) -> Backbone:
     """Whether timm knows the model shows when it is built: this package needs the standard library alone."""
     model = name.removeprefix(TIMM)
-    if not model or not all(c.isascii() and (c.isalnum() or c in "._-") for c in model):
+    if not model or not all(c.isascii() and (c.isalnum() or c in "._") for c in model):
         raise BenchError(f"'{name}' names no model of timm: write timm:NAME, e.g. timm:convnext_tiny")
     untrained: Values = {"pretrained": Value(False, "ours: weights of timm are not fetched; give a file with yours")}
     return Backbone(

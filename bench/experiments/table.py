@@ -62,7 +62,10 @@ class SmallBlock:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, and the blocks of small-scale experiments below it. Without `rows` nothing is published."""
+    """A table of the paper, and the blocks of small-scale experiments below it.
+
+    printed: the paper has numbers of its rows, in `results/published/<name>.csv`.
+    """
 
     name: str
     title: str
@@ -71,6 +74,7 @@ class PaperTable:
     rows: tuple[Row, ...]
     small_blocks: tuple[SmallBlock, ...]
     notes: tuple[Note, ...] = ()
+    printed: bool = True
 
     @property
     def small_rows(self) -> tuple[Row, ...]:

@@ -1,15 +1,16 @@
 """The paper's tables by name, and their rows by name, as `results/published` and `declarations.py` declare them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 
 from bench.errors import BenchError, unknown_name
+from bench.experiments.backbones import BACKBONES, TIMM, Backbone, get_backbone
 from bench.experiments.declarations import DECLARATIONS, SmallModels
 from bench.experiments.experiment import Experiment, experiment
 from bench.experiments.methods import METHODS, get_method
 from bench.experiments.published import Note, PrintedRow, load_notes, load_rows
-from bench.experiments.table import LABELS, PaperTable, Row, SmallBlock
+from bench.experiments.table import PaperTable, Row, SmallBlock
 
 
 class _Tables(Mapping[str, PaperTable]):
@@ -32,10 +33,14 @@ TABLES: Mapping[str, PaperTable] = _Tables()
 
 
 def get_table(name: str) -> PaperTable:
-    """The table called `name`; BenchError naming the nearest known table otherwise, or what is wrong in its file."""
+    """The table called `name`; TABLE@BACKBONE, e.g. table1@timm:convnext_tiny, has TABLE's methods with that backbone.
+
+    Raises BenchError naming the nearest known table or backbone, or what is wrong in the table's file.
+    """
+    name, at, backbone = name.partition("@")
     if name not in TABLES:
         raise unknown_name("table", name, TABLES)
-    return TABLES[name]
+    return _table(name, backbone) if at else TABLES[name]
 
 
 def table_and_row(name: str) -> tuple[PaperTable, Row]:
@@ -47,6 +52,8 @@ def table_and_row(name: str) -> tuple[PaperTable, Row]:
     if not slash:
         raise BenchError(f"'{name}' names no row of a table: write TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50")
     table = get_table(of_table)
+    if row_name.partition("-")[2].startswith(TIMM):
+        table = _table(of_table, row_name.split("-")[1])
     rows = {row.name: row for row in (*table.rows, *table.small_rows)}
     if row_name not in rows:
         raise unknown_name(f"row of {of_table}", row_name, rows)
@@ -57,7 +64,8 @@ def find_row(name: str) -> Experiment:
     """The experiment of the row TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50, table1/hcformer+-swin_l.
 
     Where rows share that, what tells them apart follows, as their table declares it: table5/hcformer-r50-layers16,
-    tableIV/hcformer-r50-coco_panoptic-queries20, tableIb/hc_fcn_32s-small-conv.
+    tableIV/hcformer-r50-coco_panoptic-queries20, tableIb/hc_fcn_32s-small-conv. Any backbone of timm can stand in the
+    place of the table's own: table1/hcformer-timm:convnext_tiny, and -small after it for the small model.
     Raises BenchError for an unknown row, naming the nearest, and for one whose method is not built here.
     """
     row = table_and_row(name)[1]
@@ -83,31 +91,52 @@ def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
 
 
 @cache
-def _table(name: str) -> PaperTable:
-    declared = DECLARATIONS[name]
+def _table(name: str, backbone_name: str | None = None) -> PaperTable:
+    """The table as declared or, as far as its methods are built on it, with another backbone: nothing of that is
+    printed."""
+    declared, backbone = DECLARATIONS[name], None if backbone_name is None else get_backbone(backbone_name)
     printed = load_rows(name) if declared.printed else []
+    if backbone:
+        printed = _with_backbone(printed, backbone)
     numbers = {row.name: number for number, row in enumerate(printed, start=1)}
     rows = [replace(build_row(numbers[row.name], row, declared.dataset), base=numbers.get(row.base)) for row in printed]
     built = [row for row, of in zip(printed, rows, strict=True) if of.experiment]
     blocks, first = [], len(rows) + 1
-    for small in declared.small:
-        blocks.append(_small_block(small, built, first))
+    for small in declared.small if backbone is None or "small" in backbone.scales else ():
+        blocks.append(_small_block(small, built, first, backbone))
         first += len(blocks[-1].rows)
     notes = tuple(_note(note) for note in declared.notes)
-    return PaperTable(name, declared.title, declared.dataset, declared.columns, tuple(rows), tuple(blocks), notes)
+    table = PaperTable(name, declared.title, declared.dataset, declared.columns, tuple(rows), tuple(blocks), notes)
+    if backbone is None:
+        return replace(table, printed=declared.printed)
+    name = f"{name}@{backbone.name.replace(':', '_')}"
+    return replace(table, name=name, title=f"{table.title}, with {backbone.label}", notes=(), printed=False)
 
 
-def _small_block(small: SmallModels, built: list[PrintedRow], first: int) -> SmallBlock:
+def _small_block(small: SmallModels, built: list[PrintedRow], first: int, backbone: Backbone | None) -> SmallBlock:
     """The block's rows, numbered from `first`. built: the table's own that are built here."""
-    declared = [*(map(_smaller, built) if small.like_table else ()), *small.rows]
+    declared = [*(_with_backbone(built, BACKBONES["small"]) if small.like_table else ()), *small.rows]
+    if backbone:
+        declared = _with_backbone(declared, backbone, "-small")
     rows = tuple(build_row(number, row, small.dataset, "small") for number, row in enumerate(declared, start=first))
     return SmallBlock(rows, small.columns, tuple(_note(note).text for note in small.notes))
 
 
-def _smaller(row: PrintedRow) -> PrintedRow:
-    """The same method and factors with the small backbone."""
-    method, _, *more = row.name.split("-", 2)
-    return replace(row, name="-".join([method, "small", *more]), backbone=LABELS["small"])
+def _with_backbone(rows: Iterable[PrintedRow], backbone: Backbone, ending: str = "") -> list[PrintedRow]:
+    """Each method with each of its factors once with that backbone, as far as it is built on it."""
+
+    def named(name: str) -> str:
+        method, _, *more = name.split("-", 2)
+        return "-".join([method, backbone.name + ending, *more])
+
+    moved: dict[str, PrintedRow] = {}
+    for row in rows:
+        method = METHODS.get(row.name.partition("-")[0])
+        if method and backbone.family in method.backbones:
+            base = named(row.base) if row.base else ""
+            of = replace(row, name=named(row.name), backbone=backbone.label, base=base)
+            moved.setdefault(of.name, of)
+    return list(moved.values())
 
 
 def build_row(number: int, printed: PrintedRow, dataset: str, scale: str = "paper") -> Row:

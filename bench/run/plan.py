@@ -111,7 +111,7 @@ def run(
         (latency, 1),
         (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
-    if table.rows:
+    if table.printed:
         load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     failures = JobPool(stages, store, quiet).run() if planned else []
