@@ -39,7 +39,7 @@ class Gap:
 @dataclass(frozen=True)
 class Verdict:
     """gap: to the printed value, of what is reproduced, off or a released checkpoint's. used, total: seeds where they
-    are too few, images of a part of the data; released: the part was seen by a released checkpoint."""
+    are too few, images of a part of the data. released: of a checkpoint that others trained."""
 
     kind: VerdictKind
     gap: Gap | None = None

@@ -17,7 +17,7 @@ from bench.experiments import TABLES, experiment, find_row, get_table
 from bench.experiments.published import Published, load_published
 from bench.records import Store
 from bench.report import write_overview, write_report
-from bench.report.verdict import judge
+from bench.report.verdict import VerdictKind, judge
 from bench.report.write import COLUMNS
 from tests.report.fakes import (
     LATENCY_DETAILS,
@@ -75,6 +75,13 @@ TIME = Published(48.7, "ms", 25.0, True, "")
 )
 def test_verdict(published, measured, n, kind, scale, expected):
     assert str(judge(published, measured, n, kind, scale)) == expected
+
+
+def test_a_part_of_the_data_is_held_against_nothing():
+    trained = judge(PQ, 47.7, 3, "accuracy", "paper", part=(8, 118_287))
+    tested = judge(PQ, 47.7, 1, "released", "paper", part=(5, 5000))
+    assert trained.kind is tested.kind is VerdictKind.PART
+    assert [str(trained), str(tested)] == ["other data, 8 of 118287 images", "released checkpoint, 5 of 5000 images"]
 
 
 def test_empty_store_shows_the_paper_and_nothing_else(tmp_path):
