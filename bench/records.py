@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from bench.errors import BenchError, one_line, unknown_name
@@ -230,17 +229,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _name(kind: str, seed: int | None) -> str:
     return kind if seed is None else f"{kind}-{seed}"
-
-
-class Snapshot(Store):
-    """A store whose records are read once: pages that are made of it show one moment."""
-
-    @cached_property
-    def _records(self) -> list[Record]:
-        return super().load_all()
-
-    def load_all(self) -> list[Record]:
-        return self._records
 
 
 def _check_kind(kind: str, seed: int | None) -> None:

@@ -152,7 +152,7 @@ def report(table: TableName, store: StoreOption = None, reference: ReferenceOpti
         measured = "table1" if table == CLAIMS else table
         raise BenchError(f"{store} holds no records: give a store with --store, or measure with 'bench run {measured}'")
     if table == CLAIMS:
-        from bench.report.claims import write_claims
+        from bench.report.write import write_claims
 
         page = write_claims(_store(store))
         typer.echo(f"{page.read_text(encoding='utf-8')}\nwritten: {page}")

@@ -1,18 +1,14 @@
-"""`<store>/claims.md`: the paper's claims, each decided by the paper's own figures and by the store's records."""
+"""The page of claims: the paper's claims, each decided by the paper's own figures and by the store's records."""
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from bench.experiments.claims import get_claims
-from bench.experiments.published import load_published
-from bench.experiments.table import PaperTable, Row
-from bench.experiments.tables import table_and_row
-from bench.records import Record, Store, write_atomically
-from bench.report.claim_cells import Line, details_text, here_text, marked_text, paper_text, place_text
-from bench.report.decisions import COLUMNS, DECISIONS, FAILS, decide, decide_printed, printed_values
-from bench.report.frame import by_experiment, left_out
-from bench.report.text import head_lines, machine, markdown_table, threads, wrap_prose
+from bench.records import Record
+from bench.report.cells import StoreCells
+from bench.report.claim_text import decision_text, details_text, here_text, paper_text, place_text
+from bench.report.decisions import DecidedCase, Decision, decide_case
+from bench.report.text import head_lines, left_out, machine, markdown_table, threads
 
 SEMANTICS = (
     "A claim *holds* (*does not hold*) where every choice of one measured value from each side, of one seed where it "
@@ -40,95 +36,71 @@ NOT_LISTED = (
 )
 
 
-def write_claims(store: Store) -> Path:
-    """Write the page from records alone; returns its path. Raises BenchError on a damaged record or published file."""
-    path = store.path / "claims.md"
-    write_atomically(path, wrap_prose(render_claims(store)))
-    return path
-
-
-def render_claims(store: Store) -> str:
+def render_claims(store: StoreCells) -> str:
     """The whole page as markdown."""
-    lines = decide_claims(store)
-    used = _records(lines)
-    parts = ["# The paper's claims", "\n".join(head_lines(used)), *_left_out(store)]
-    parts += [SEMANTICS, READING, SMALL_SCALE, _summary(lines), *_failing(lines)]
-    for group in dict.fromkeys(line.claim.group for line in lines):
-        parts += _group(group, [line for line in lines if line.claim.group == group])
+    decided = decide_claims(store)
+    compared = {cell.row.experiment for one in decided for side in one.sides for cell in side.cells}
+    ignored = [record for record in store.ignored if record.experiment in compared]
+    parts = ["# The paper's claims", "\n".join(head_lines(_records(decided))), *left_out(ignored)]
+    parts += [SEMANTICS, READING, SMALL_SCALE, _summary(decided), *_failing(decided)]
+    for group in dict.fromkeys(one.claim.group for one in decided):
+        parts += _group(group, [one for one in decided if one.claim.group == group])
     return "\n\n".join([*parts, NOT_LISTED]) + "\n"
 
 
-def decide_claims(store: Store) -> list[Line]:
+def decide_claims(store: StoreCells) -> list[DecidedCase]:
     """Every case of every claim, in the order of the page."""
-    groups = by_experiment(store)
-    tables = {table.name: table for table, _ in _rows()}
-    published = {name: load_published(name) for name, table in tables.items() if table.rows}
-    return [
-        Line(claim, case, printed_values(case, published), decide_printed(claim, case, published),
-             decide(claim, case, groups))
-        for claim in get_claims().values()
-        for case in claim.cases
-    ]  # fmt: skip
+    return [decide_case(claim, case, store.tables) for claim in get_claims().values() for case in claim.cases]
 
 
-def _rows() -> list[tuple[PaperTable, Row]]:
-    """Tables and rows that any claim compares."""
-    names = {name for claim in get_claims().values() for case in claim.cases for name in (*case.rows, *case.minus)}
-    return list(map(table_and_row, sorted(names)))
-
-
-def _left_out(store: Store) -> list[str]:
-    keys = {row.experiment.key for _, row in _rows() if row.experiment}
-    return left_out(record for record in store.load_all() if record.experiment.key in keys)
-
-
-def _records(lines: Sequence[Line]) -> list[Record]:
+def _records(decided: Iterable[DecidedCase]) -> list[Record]:
     """The records behind the figures, each once."""
-    cells = [cell for line in lines for figure in line.outcome.figures if figure for cell in figure.cells]
-    return list({(r.experiment.key, r.name): r for cell in cells for r in cell.records}.values())
+    records = [record for one in decided for value in one.measured if value for record in value.records]
+    return list({(record.key, record.name): record for record in records}.values())
 
 
-def _summary(lines: Sequence[Line]) -> str:
-    printed = [line for line in lines if line.printed]
+def _summary(decided: Sequence[DecidedCase]) -> str:
+    printed = [one for one in decided if one.printed]
+    paper = [one for one in decided if one.case.scale == "paper"]
     rows = [
-        _counts("the paper's own figures, its sentences", [line.printed for line in printed if line.claim.sections]),
-        _counts("the paper's own figures, no sentence", [line.printed for line in printed if not line.claim.sections]),
+        _counts("the paper's own figures, its sentences", [one.printed for one in printed if one.claim.sections]),
+        _counts("the paper's own figures, no sentence", [one.printed for one in printed if not one.claim.sections]),
     ]
-    scales = {scale: [line for line in lines if line.case.scale == scale] for scale in ("paper", "small")}
     for name, kind in (("counted (FLOPs)", "complexity"), ("timed (latency)", "latency"), ("accuracy", "accuracy")):
-        of_kind = [line for line in scales["paper"] if COLUMNS[line.case.metric].kind == kind]
-        rows.append(_counts(f"records, paper scale, {name}", [line.outcome.decision for line in of_kind]))
-    rows.append(_counts("records, small scale", [line.outcome.decision for line in scales["small"]]))
-    return markdown_table(["decision", *DECISIONS, "cases"], rows)
+        of_kind = [one.outcome.decision for one in paper if one.column.kind == kind]
+        rows.append(_counts(f"records, paper scale, {name}", of_kind))
+    small = [one.outcome.decision for one in decided if one.case.scale == "small"]
+    rows.append(_counts("records, small scale", small))
+    return markdown_table(["decision", *Decision, "cases"], rows)
 
 
-def _counts(name: str, decisions: Sequence[str]) -> list[str]:
+def _counts(name: str, decisions: Sequence[Decision]) -> list[str]:
     counts = Counter(decisions)
-    return [name, *(str(counts[decision]) for decision in DECISIONS), str(len(decisions))]
+    return [name, *(str(counts[decision]) for decision in Decision), str(len(decisions))]
 
 
-def _failing(lines: Sequence[Line]) -> list[str]:
+def _failing(decided: Sequence[DecidedCase]) -> list[str]:
     """What does not hold, by name, so that nobody has to look for it."""
     texts = [
-        ("Does not hold by the paper's own figures", [line for line in lines if line.printed == FAILS]),
-        ("Does not hold by records", [line for line in lines if line.outcome.decision == FAILS]),
+        ("Does not hold by the paper's own figures", [one for one in decided if one.printed is Decision.FAILS]),
+        ("Does not hold by records", [one for one in decided if one.outcome.decision is Decision.FAILS]),
     ]
     return [f"{text}:\n\n" + "\n".join(_named(failing)) for text, failing in texts if failing]
 
 
-def _named(lines: Sequence[Line]) -> list[str]:
+def _named(failing: Sequence[DecidedCase]) -> list[str]:
     """One item a claim: its cases, and how its sentence was read."""
-    of_claims = [[line for line in lines if line.claim is claim] for claim in get_claims().values()]
-    cases = [(found, "; ".join(line.case.label for line in found)) for found in of_claims if found]
+    of_claims = [[one for one in failing if one.claim is claim] for claim in get_claims().values()]
+    cases = [(found, "; ".join(one.case.label for one in found)) for found in of_claims if found]
     return [f"- {found[0].claim.text}: {labels}. {_note(found)}".rstrip() for found, labels in cases]
 
 
-def _note(lines: Sequence[Line]) -> str:
-    """The note of the claim of these lines, and where its latencies were timed."""
-    timed = [record for record in _records(lines) if record.kind == "latency"]
+def _note(of_claim: Sequence[DecidedCase]) -> str:
+    """The note of the claim, and where its latencies were timed."""
+    timed = [record for record in _records(of_claim) if record.kind == "latency"]
     devices = dict.fromkeys("a CPU" if record.details["device"] == "cpu" else "a GPU" for record in timed)
     how = f"Timed here on {', '.join([' and '.join(devices), *_forms(timed)])}." if timed else ""
-    return f"{lines[0].claim.note} {how}".strip()
+    return f"{of_claim[0].claim.note} {how}".strip()
 
 
 def _forms(timed: Sequence[Record]) -> list[str]:
@@ -137,19 +109,19 @@ def _forms(timed: Sequence[Record]) -> list[str]:
     return [f"clustering {form}" for form in forms if form]
 
 
-def _group(title: str, lines: Sequence[Line]) -> list[str]:
+def _group(title: str, decided: Sequence[DecidedCase]) -> list[str]:
     notes: list[str] = []
     rows, previous = [], None
-    for line in lines:
-        of_claim = [other for other in lines if other.claim is line.claim]
-        text = _with_note(line.claim.text, _note(of_claim), notes) if line.claim is not previous else ""
-        previous = line.claim
-        here = _with_note(here_text(line), details_text(line), notes)
-        rows.append([text, place_text(line), line.case.label, paper_text(line), marked_text(line.printed), here,
-                     marked_text(line.outcome.decision, line.outcome.reason)])  # fmt: skip
+    for one in decided:
+        of_claim = [other for other in decided if other.claim is one.claim]
+        text = _with_note(one.claim.text, _note(of_claim), notes) if one.claim is not previous else ""
+        previous = one.claim
+        here = _with_note(here_text(one), details_text(one), notes)
+        rows.append([text, place_text(one), one.case.label, paper_text(one), decision_text(one.printed), here,
+                     decision_text(one.outcome.decision, one.outcome.reason)])  # fmt: skip
     headers = ["claim", "place", "case", "paper", "by itself", "here", "decision"]
     footnotes = "\n".join(f"- [{n}] {note}" for n, note in enumerate(notes, start=1))
-    parts = [f"## {title}", _units(lines), markdown_table(headers, rows)]
+    parts = [f"## {title}", _units(decided), markdown_table(headers, rows)]
     return [*parts, footnotes] if notes else parts
 
 
@@ -162,15 +134,14 @@ def _with_note(text: str, note: str, notes: list[str]) -> str:
     return f"{text} [{notes.index(note) + 1}]".strip()
 
 
-def _units(lines: Sequence[Line]) -> str:
+def _units(decided: Sequence[DecidedCase]) -> str:
     """What the figures of the block are in, and of speed on which machine."""
-    columns = [COLUMNS[line.case.metric] for line in lines]
-    kinds = {column.kind for column in columns}
+    kinds = {one.column.kind for one in decided}
     if kinds == {"complexity"}:
         return "FLOPs in G, one multiply-add counts one; counted, so one value is enough."
     if kinds != {"latency"}:
         return "Percent."
-    timed = _records(lines)
+    timed = _records(decided)
     machines = dict.fromkeys(machine(record.provenance) for record in timed)
     facts = [*machines, *filter(None, [threads(timed)]), *_forms(timed)]
     text = "End to end, ms per image and their ratio (median of the rounds' ratios)."

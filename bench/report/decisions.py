@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import product
-from statistics import median
 
 from bench.experiments.claims import Case, Claim
-from bench.experiments.published import Published
-from bench.experiments.table import COLUMNS
+from bench.experiments.table import Column
 from bench.experiments.tables import table_and_row
-from bench.records import Record
-from bench.report.frame import Value, find_value, partial_data
+from bench.report.cells import Cell, MeasuredValue, TableCells
 from bench.report.latency import round_ratios
-from bench.report.verdict import RELEASED, REQUIRED_SEEDS
+from bench.report.verdict import REQUIRED_SEEDS, ROUNDING, VerdictKind
 
-HOLDS, FAILS, UNDECIDED, NO_RECORDS = DECISIONS = ("holds", "does not hold", "undecided", "no records")
+
+class Decision(StrEnum):
+    """In the order of the page."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "undecided"
+    NO_RECORDS = "no records"
+
+
 AGREEING_ROUNDS = 0.9  # of a run, for a decision: a single slow round does not make a ratio undecided
-ROUNDING = 1e-9  # 47.7 - 47.2 is a little more than 0.5 in floating point
 RATIOS = ("ratio below", "ratio above")
 
 TESTS: dict[str, Callable[[Sequence[float], float], bool]] = {
@@ -33,137 +39,116 @@ TESTS: dict[str, Callable[[Sequence[float], float], bool]] = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One side of a case as measured: median and range, and the single values (of the seeds) it may take.
+class Side:
+    """One side of a case: a cell, or two of which the second is taken from the first. label: "HCFormer R50"."""
 
-    n: seeds behind an accuracy, of a difference the fewer; rounds of a latency; 1 for what is counted.
-    """
+    label: str
+    cells: tuple[Cell, ...]
 
-    name: str
-    value: float
-    low: float
-    high: float
-    n: int
-    values: tuple[float, ...]
-    cells: tuple[Value, ...]
+    @property
+    def printed(self) -> float | None:
+        """The paper's figure; None where it does not print all."""
+        values = [cell.value("published") for cell in self.cells]
+        return None if None in values else values[0] - sum(values[1:])
+
+    @property
+    def measured(self) -> MeasuredValue | None:
+        """None where a record is missing; of two cells every difference of their values."""
+        first, *minus = (cell.measured for cell in self.cells)
+        if first is None or None in minus:
+            return None
+        for other in minus:
+            values = tuple(sorted(a - b for a in first.values for b in other.values))
+            middle, n = first.value - other.value, min(first.n, other.n)
+            first = MeasuredValue(middle, values[0], values[-1], n, values, first.records + other.records)
+        return first
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case decided from records: one of `DECISIONS` with its reason, and what it rests on.
+    """A case decided from records, with the reason for that and, of latencies timed together, the rounds' ratios."""
 
-    figures: one a side, None where nothing was measured. ratios: of latencies timed together, round by round.
-    """
-
-    decision: str
-    reason: str
-    figures: tuple[Figure | None, ...]
+    decision: Decision
+    reason: str = ""
     ratios: tuple[float, ...] = ()
 
 
-def printed_values(case: Case, published: Mapping[str, Mapping[tuple[int, str], Published]]) -> list[float]:
-    """The paper's figures, side by side; empty where it does not print all. published: by table."""
-    values = []
-    for name, minus in _sides(case):
-        pair = [_printed(n, case.metric, published) for n in (name, minus) if n]
-        if None in pair:
-            return []
-        values.append(pair[0] - sum(pair[1:]))
-    return values
+@dataclass(frozen=True)
+class DecidedCase:
+    """A case of a claim: `printed` is what the paper's own figures decide (None without figures), `outcome` records.
 
-
-def decide_printed(claim: Claim, case: Case, published: Mapping) -> str:
-    """Whether the claim follows from the paper's own figures: "holds", "does not hold", empty without figures."""
-    values = printed_values(case, published)
-    if not values:
-        return ""
-    return HOLDS if TESTS[claim.relation](values, case.margin) else FAILS
-
-
-def decide(claim: Claim, case: Case, groups: Mapping[str, list[Record]]) -> Outcome:
-    """The case as `groups` (see `by_experiment`) decide it.
-
-    Accuracy and complexity: over every choice of one value from each side. Latency: over the rounds of one run.
+    values: the paper's figures, one a side, empty where it does not print all. measured: one a side, None where
+    nothing was.
     """
-    figures = tuple(_figure(case, name, minus, groups) for name, minus in _sides(case))
-    found = [figure for figure in figures if figure]
-    if len(found) < len(figures):
-        reason = f"of {len(figures) - len(found)} of {len(figures)}" if found else ""
-        return Outcome(NO_RECORDS, reason, figures)
-    if COLUMNS[case.metric].kind == "latency":
-        return _decide_latency(claim, case, figures)
-    if doubt := _doubt(found):
-        return Outcome(UNDECIDED, doubt, figures)
+
+    claim: Claim
+    case: Case
+    sides: tuple[Side, ...]
+    values: tuple[float, ...]
+    printed: Decision | None
+    measured: tuple[MeasuredValue | None, ...]
+    outcome: Outcome
+
+    @property
+    def column(self) -> Column:
+        return self.sides[0].cells[0].column
+
+
+def decide_case(claim: Claim, case: Case, tables: Mapping[str, TableCells]) -> DecidedCase:
+    """The case as the cells of the tables decide it."""
+    names = zip(case.rows, case.minus, strict=True) if case.minus else ((name,) for name in case.rows)
+    sides = tuple(_side(case.metric, of_side, tables) for of_side in names)
+    values = tuple(side.printed for side in sides)
+    if None in values:
+        values, printed = (), None
+    else:
+        printed = Decision.HOLDS if TESTS[claim.relation](values, case.margin) else Decision.FAILS
+    measured = tuple(side.measured for side in sides)
+    return DecidedCase(claim, case, sides, values, printed, measured, _outcome(claim, case, sides, measured))
+
+
+def _outcome(claim: Claim, case: Case, sides: Sequence[Side], measured: Sequence[MeasuredValue | None]) -> Outcome:
+    """Accuracy and complexity: over every choice of one value from each side. Latency: over the rounds of one run."""
+    if missing := measured.count(None):
+        return Outcome(Decision.NO_RECORDS, f"of {missing} of {len(measured)}" if missing < len(measured) else "")
+    cells = [cell for side in sides for cell in side.cells]
+    if cells[0].column.kind == "latency":
+        return _latency_outcome(claim, case, tuple(round_ratios(*cells)))
+    if doubt := _doubt(cells):
+        return Outcome(Decision.UNDECIDED, doubt)
     test = TESTS[claim.relation]
-    votes = {test(choice, case.margin) for choice in product(*(figure.values for figure in found))}
+    votes = {test(choice, case.margin) for choice in product(*(side.values for side in measured))}
     if len(votes) == 2:
-        return Outcome(UNDECIDED, "overlap", figures)
-    return Outcome(HOLDS if votes.pop() else FAILS, "", figures)
+        return Outcome(Decision.UNDECIDED, "overlap")
+    return Outcome(Decision.HOLDS if votes.pop() else Decision.FAILS)
 
 
-def _decide_latency(claim: Claim, case: Case, figures: tuple[Figure, ...]) -> Outcome:
-    records = [cell.records[0] for figure in figures for cell in figure.cells]
-    ratios = tuple(round_ratios(*records, case.metric))
+def _latency_outcome(claim: Claim, case: Case, ratios: tuple[float, ...]) -> Outcome:
     if len(ratios) < REQUIRED_SEEDS:
         reason = f"{len(ratios)} of {REQUIRED_SEEDS} rounds" if ratios else "not of one run"
-        return Outcome(UNDECIDED, reason, figures, ratios)
+        return Outcome(Decision.UNDECIDED, reason, ratios)
     agreeing = sum(TESTS[claim.relation]((ratio, 1.0), case.margin) for ratio in ratios) / len(ratios)
     if agreeing >= AGREEING_ROUNDS:
-        return Outcome(HOLDS, "", figures, ratios)
+        return Outcome(Decision.HOLDS, ratios=ratios)
     if agreeing <= 1 - AGREEING_ROUNDS + ROUNDING:
-        return Outcome(FAILS, "", figures, ratios)
-    return Outcome(UNDECIDED, "rounds disagree", figures, ratios)
+        return Outcome(Decision.FAILS, ratios=ratios)
+    return Outcome(Decision.UNDECIDED, "rounds disagree", ratios)
 
 
-def _doubt(figures: Sequence[Figure]) -> str:
+def _doubt(cells: Sequence[Cell]) -> str:
     """Why accuracies cannot decide anything yet; empty otherwise, and for what is counted."""
-    cells = [cell for figure in figures for cell in figure.cells]
-    kinds = {record.kind for cell in cells for record in cell.records}
-    if "released" in kinds:
-        return RELEASED
-    if any(map(partial_data, cells)):
-        return "part of the data"
-    fewest = min(figure.n for figure in figures)
-    return f"{fewest} of {REQUIRED_SEEDS} seeds" if "accuracy" in kinds and fewest < REQUIRED_SEEDS else ""
+    if any(cell.measured.kind == "released" for cell in cells):
+        return VerdictKind.RELEASED
+    if any(cell.verdict.kind is VerdictKind.PART for cell in cells):
+        return VerdictKind.PART
+    fewest = min(cell.measured.n for cell in cells)
+    counted = cells[0].column.kind == "complexity"
+    return "" if counted or fewest >= REQUIRED_SEEDS else f"{fewest} of {REQUIRED_SEEDS} seeds"
 
 
-def _sides(case: Case) -> list[tuple[str, str]]:
-    return list(zip(case.rows, case.minus or [""] * len(case.rows), strict=True))
-
-
-def _printed(name: str, metric: str, published: Mapping) -> float | None:
-    table, row = table_and_row(name)
-    if row in table.small_rows:
-        return None
-    entry = published[table.name].get((row.number, metric)) if table.rows else None
-    return entry.value if entry else None
-
-
-def _figure(case: Case, name: str, minus: str, groups: Mapping) -> Figure | None:
-    cells = [_cell(n, case.metric, groups) for n in (name, minus) if n]
-    if None in cells:
-        return None
-    rows = [_values(cell, case.metric) for cell in cells]
-    values = tuple(sorted(a - b for a in rows[0] for b in rows[1])) if minus else rows[0]
-    middle = median(rows[0]) - (median(rows[1]) if minus else 0)
-    counted = COLUMNS[case.metric].kind == "complexity"
-    low, high = (cells[0].low, cells[0].high) if not minus else (values[0], values[-1])
-    n = 1 if counted else min(cell.n for cell in cells)
-    return Figure(_label(name), middle, low, high, n, values, tuple(cells))
-
-
-def _cell(name: str, metric: str, groups: Mapping) -> Value | None:
-    return find_value(groups, table_and_row(name)[1], COLUMNS[metric])
-
-
-def _values(cell: Value, metric: str) -> tuple[float, ...]:
-    if cell.records[0].kind == "latency":
-        return (cell.value,)  # its rounds count in ratios only
-    return tuple(record.metrics[metric]["value"] for record in cell.records)
-
-
-def _label(name: str) -> str:
-    """ "HCFormer R50"; of an ablation's row the factor alone, "level 2"."""
-    row = table_and_row(name)[1]
-    method, _, factor = row.method.partition(", ")
-    return factor or f"{method} {row.backbone}"
+def _side(metric: str, names: Sequence[str], tables: Mapping[str, TableCells]) -> Side:
+    """names: of one row, or of two."""
+    found = [table_and_row(name) for name in names]
+    method, _, factor = found[0][1].method.partition(", ")  # of an ablation's row the factor alone, "level 2"
+    cells = tuple(tables[table.name].cells[row.number, metric] for table, row in found)
+    return Side(factor or f"{method} {found[0][1].backbone}", cells)

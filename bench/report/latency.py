@@ -1,50 +1,100 @@
 """The latency block: times on this machine, the paper's where it prints them, and ratios to a row of the table."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
-import pandas as pd
-
 from bench.experiments.methods import get_method
-from bench.experiments.table import LABELS, PaperTable, Row
+from bench.experiments.table import LABELS, Column, PaperTable, Row
 from bench.records import Record
-from bench.report.text import align, machine, markdown_table, number, threads, with_range
+from bench.report.cells import Cell, TableCells
+from bench.report.text import align, in_brackets, machine, number, row_table, threads, with_range
 
 MIN_SAMPLES_FOR_P90 = 10  # of fewer, a 90th percentile says no more than the highest
-SOURCES = {"paper": ("published",), "ours": ("measured", "reference")}
 COARSE_FROM_MS = 100  # columns with nothing faster are shown in whole milliseconds
 
 
-def latency_block(table: PaperTable, cells: dict, records: Sequence[Record]) -> list[str]:
-    """Heading, note and table. `cells`: lines of the frame by row number and metric. Empty cells: not measured."""
-    by_key = {record.experiment.key: record for record in records if record.kind == "latency"}
-    columns = [column for column in table.columns if column.kind == "latency"]
-    of_column = {column: [cells[row.number, column.metric] for row in table.rows] for column in columns}
-    printed = [c for c in columns if any(pd.notna(cell["published"]) for cell in of_column[c])]
-    judged = of_column[(printed or columns)[0]]
+def latency_block(cells: TableCells) -> list[str]:
+    """Heading, note and table. Empty places: not measured."""
+    table, columns = cells.table, cells.columns("latency")
+    printed = [c for c in columns if any(cell.has("published") for cell in cells.of_column(c, table.rows))]
+    judged = cells.of_column((printed or columns)[0], table.rows)
     ratios = any(table.base_of(row) for row in table.rows)
-    names = ["#", "method", "backbone", "n"]
-    texts = [["" if pd.isna(cell["n"]) else str(cell["n"]) for cell in judged]]
-    for column, lines in of_column.items():
-        digits = {source: _digits(lines, sources, column.digits) for source, sources in SOURCES.items()}
-        names += [column.label]
-        texts += [_times(lines, digits)]
-        p90 = [_p90(cells[row.number, f"{column.metric}_p90"], digits["ours"]) for row in table.rows]
-        if any(p90):
-            names += ["p90"]
-            texts += [p90]
-        if ratios:
-            names += ["ratio"]
-            texts += [align([_ratios(table, cells, row, column.metric, by_key) for row in table.rows])]
+    texts = [("n", [str(cell.measured.n) if cell.measured else "" for cell in judged])]
+    for column in columns:
+        texts += _time_columns(cells, column)
+        texts += [("ratio", _ratio_column(cells, column))] if ratios else []
     if ratios and any(column.metric == "flops" for column in table.columns):
-        names += ["FLOPs ratio"]
-        texts += [[_flops_ratio(table, cells, row) for row in table.rows]]
-    names += ["verdict"]
-    texts += [[cell["verdict"] for cell in judged]]
-    rows = [[str(row.number), row.method, row.backbone, *line] for row, *line in zip(table.rows, *texts, strict=True)]
-    timed = [by_key[row.experiment.key] for row in table.rows if row.experiment and row.experiment.key in by_key]
-    note = _note(table, timed, "p90" in names, _compared(table) if ratios else "", bool(printed))
-    return ["## Latency", note, markdown_table(names, rows)]
+        texts.append(("FLOPs ratio", [_flops_ratio(cells, row) for row in table.rows]))
+    texts.append(("verdict", [str(cell.verdict) for cell in judged]))
+    has_p90 = any(header == "p90" for header, _ in texts)
+    return ["## Latency", _note(cells, has_p90, ratios, bool(printed)), row_table(table.rows, texts)]
+
+
+def round_ratios(ours: Cell, theirs: Cell) -> list[float]:
+    """Our latencies over theirs, round by round; empty unless both were timed in one run on one machine.
+
+    Sample i of every record of a run is of round i.
+    """
+    if not (ours.measured and theirs.measured):
+        return []
+    pair = (ours.measured.records[0], theirs.measured.records[0])
+    if len({(record.details.get("run"), machine(record.provenance)) for record in pair}) > 1:
+        return []
+    samples, base = (record.samples.get(ours.column.metric, ()) for record in pair)
+    return [a / b for a, b in zip(samples, base, strict=True)] if len(samples) == len(base) else []
+
+
+def coarse_digits(values: Sequence[float], digits: int) -> int:
+    """Decimals of a column of times."""
+    return 0 if values and min(values) >= COARSE_FROM_MS else digits
+
+
+def _time_columns(cells: TableCells, column: Column) -> list[tuple[str, list[str]]]:
+    """ "paper → median (lowest..highest) [reference]", and where enough rounds were taken the 90th percentile."""
+    of_rows = cells.of_column(column, cells.table.rows)
+    of_paper, ours = (
+        coarse_digits([cell.value(s) for cell in of_rows for s in sources if cell.has(s)], column.digits)
+        for sources in (("published",), ("measured", "reference"))
+    )
+    parts = [
+        (
+            _printed(cell.value("published"), of_paper),
+            with_range(cell.measured, ours),
+            in_brackets(cell.value("reference"), ours),
+        )
+        for cell in of_rows
+    ]
+    values = [cell.measured for cell in of_rows]
+    p90 = [number(v.p90, ours) if v and v.n >= MIN_SAMPLES_FOR_P90 else "" for v in values]
+    return [(column.label, align(parts)), *([("p90", p90)] if any(p90) else [])]
+
+
+def _ratio_column(cells: TableCells, column: Column) -> list[str]:
+    """Of the printed latencies, with an arrow, and of those measured here; each empty where there is none."""
+    parts = []
+    for row in cells.table.rows:
+        base_row = cells.table.base_of(row)
+        if base_row is None:
+            parts.append(("", ""))
+            continue
+        cell, base = cells.of_column(column, (row, base_row))
+        printed = cell.published.value / base.published.value if cell.published and base.published else None
+        ratios = round_ratios(cell, base)
+        parts.append((_printed(printed, 2), number(median(ratios), 2) if ratios else ""))
+    return align(parts)
+
+
+def _printed(value: float | None, digits: int) -> str:
+    """With an arrow to what is measured; empty where nothing is printed."""
+    return "" if value is None else f"{number(value, digits)} →"
+
+
+def _flops_ratio(cells: TableCells, row: Row) -> str:
+    base = cells.table.base_of(row)
+    if base is None or not get_method(row.experiment.method).timed:
+        return ""  # not timed: the count is the most that it could be, beside no latency
+    ours, theirs = (cells.cells[r.number, "flops"].value("measured") for r in (row, base))
+    return number(ours / theirs, 2) if ours and theirs else ""
 
 
 def _compared(table: PaperTable) -> str:
@@ -59,22 +109,24 @@ def _compared(table: PaperTable) -> str:
     return ", to ".join(f"{base} in rows {' '.join(numbers)}" for base, numbers in compared.items())
 
 
-def _note(table: PaperTable, records: Collection[Record], p90: bool, compared: str, printed: bool) -> str:
+def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
     paper = "paper → " if printed else ""
-    percentile = ", and the 90th percentile of 10 rounds or more" if p90 else ""
+    percentile = ", and the 90th percentile of 10 rounds or more" if has_p90 else ""
     sentences = [
         f"ms per image, `{paper}median (lowest..highest) [reference]`{percentile}; the reference is of its own machine."
     ]
-    if compared:
+    if ratios:
         how = " (`paper → measured`)" if printed else ""
         sentences.append(
-            f"Ratio{how}: to {compared}, median of the ratios of each round, formed only between timings of one run."
-            + ("" if printed else " The paper prints no latencies.")
+            f"Ratio{how}: to {_compared(cells.table)}, median of the ratios of each round, formed only between timings "
+            "of one run." + ("" if printed else " The paper prints no latencies.")
         )
+    columns = cells.columns("latency")
+    of_rows = ([cell.measured for cell in cells.of_row(row, columns) if cell.measured] for row in cells.table.rows)
+    records = [measured[0].records[0] for measured in of_rows if measured]
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
-    facts += _protocol(table, records)
-    facts += filter(None, [threads(records)])
+    facts += [*_protocol(cells.table, records), *filter(None, [threads(records)])]
     return " ".join(sentences + ([f"Protocol: {', '.join(facts)}."] if facts else []))
 
 
@@ -84,12 +136,12 @@ def _protocol(table: PaperTable, records: Collection[Record]) -> list[str]:
     A fact that differs between records of one data set or backbone is left out.
     """
     datasets = len({table.dataset_of(row) for row in table.rows}) > 1
+    facts = [_facts(record) for record in records]
     values: dict[str, dict[str, set[str | None]]] = {}  # by fact and label; None: not stated
-    names = list(dict.fromkeys(name for record in records for name in _facts(record)))
-    for record in records:
-        label = LABELS[record.experiment.dataset if datasets else record.experiment.backbone]
-        for name in names:
-            values.setdefault(name, {}).setdefault(label, set()).add(_facts(record).get(name))
+    for name in dict.fromkeys(name for found in facts for name in found):
+        for record, found in zip(records, facts, strict=True):
+            label = LABELS[record.experiment.dataset if datasets else record.experiment.backbone]
+            values.setdefault(name, {}).setdefault(label, set()).add(found.get(name))
     return [
         f"{name.replace('_', ' ')} {_by_label(of_label)}"
         for name, of_label in values.items()
@@ -110,55 +162,3 @@ def _by_label(values: dict[str, set[str]]) -> str:
 def _facts(record: Record) -> dict[str, str]:
     plain = {name: str(value) for name, value in record.details.items() if isinstance(value, str | int | float)}
     return {name: value for name, value in plain.items() if name not in ("run", "rounds")}  # rounds are n
-
-
-def _digits(lines: Sequence[dict], names: Sequence[str], digits: int) -> int:
-    values = [line[name] for line in lines for name in names if pd.notna(line[name])]
-    return 0 if values and min(values) >= COARSE_FROM_MS else digits
-
-
-def _times(lines: Sequence[dict], digits: Mapping[str, int]) -> list[str]:
-    parts = []
-    for line in lines:
-        value = with_range(line["measured"], line["min"], line["max"], line["n"], digits["ours"])
-        paper = _printed(line["published"], digits["paper"])
-        parts.append([paper, value, f"[{number(line['reference'], digits['ours'])}]".replace("[]", "")])
-    return align(parts)
-
-
-def _p90(cell: dict, digits: int) -> str:
-    return number(cell["measured"], digits) if pd.notna(cell["n"]) and cell["n"] >= MIN_SAMPLES_FOR_P90 else ""
-
-
-def _ratios(table: PaperTable, cells: dict, row: Row, metric: str, by_key: dict[str, Record]) -> tuple[str, str]:
-    """Of the printed latencies, with an arrow, and of those measured here; each empty where there is none."""
-    base = table.base_of(row)
-    if base is None:
-        return "", ""
-    ratios = round_ratios(*(by_key.get(r.experiment.key) for r in (row, base)), metric)
-    paper = cells[row.number, metric]["published"] / cells[base.number, metric]["published"]
-    return _printed(paper, 2), number(median(ratios), 2) if ratios else ""
-
-
-def _printed(value: float, digits: int) -> str:
-    """With an arrow to what is measured; empty where nothing is printed."""
-    return f"{number(value, digits)} →".removeprefix(" →")
-
-
-def round_ratios(ours: Record | None, theirs: Record | None, metric: str) -> list[float]:
-    """Ours over theirs, round by round; empty unless both were timed in one run on one machine.
-
-    Sample i of every record of a run is of round i.
-    """
-    pair = (ours, theirs)
-    if None in pair or len({(r.details.get("run"), machine(r.provenance)) for r in pair}) > 1:
-        return []
-    samples, base = (r.samples.get(metric, ()) for r in pair)
-    return [a / b for a, b in zip(samples, base, strict=True)] if len(samples) == len(base) else []
-
-
-def _flops_ratio(table: PaperTable, cells: dict, row: Row) -> str:
-    base = table.base_of(row)
-    if base is None or not get_method(row.experiment.method).timed:
-        return ""  # not timed: the count is the most that it could be, beside no latency
-    return number(cells[row.number, "flops"]["measured"] / cells[base.number, "flops"]["measured"], 2)

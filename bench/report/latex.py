@@ -2,12 +2,9 @@ r"""A table as LaTeX: one booktabs tabular a block, with the paper's values and 
 
 from collections.abc import Sequence
 
-import pandas as pd
-
-from bench.experiments.table import Column, PaperTable, Row
-from bench.records import Record
-from bench.report.best import BOLD, BOLD_SMALL, NAMES, best_cells, group_of, printed_digits
-from bench.report.latency import COARSE_FROM_MS
+from bench.experiments.table import Column, Row
+from bench.report.cells import BOLD, BOLD_SMALL, PRINTED_AND_MEASURED, Cell, TableCells, group_of
+from bench.report.latency import coarse_digits
 from bench.report.text import head_lines, number
 
 ESCAPED = {
@@ -27,70 +24,58 @@ def escape(text: str) -> str:
     return "".join(ESCAPED.get(sign, sign) for sign in text)
 
 
-def render_latex(table: PaperTable, frame: pd.DataFrame, records: Sequence[Record]) -> str:
-    """The file of one table. `frame`: that of `build_table`; records: those shown, for the comment at the top."""
-    cells = {(line["row"], line["metric"]): line for line in frame.to_dict("records")}
-    bold = best_cells(table, cells)
+def render_latex(cells: TableCells) -> str:
+    """The file of one table; the records behind it are named in the comment at the top."""
+    table = cells.table
     comments = [
         table.title,
         r"Generated from records; do not edit. Needs \usepackage{booktabs}.",
         "paper: as printed there; measured: median, with the range over seeds or rounds where there are several.",
         *([BOLD] if table.rows else []),
         *([f"Small scale: {BOLD_SMALL}"] if table.small_blocks else []),
-        *(line.removeprefix("- ") for line in head_lines(records)),
+        *(line.removeprefix("- ") for line in head_lines(cells.records)),
     ]
     parts = ["\n".join("% " + " ".join(comment.split()) for comment in comments)]
     for kind in ("accuracy", "complexity", "latency"):
-        columns = [column for column in table.columns if column.kind == kind]
-        parts += _tabular(kind.capitalize(), table, table.rows, columns, cells, bold)
+        parts += _tabular(kind.capitalize(), cells, table.rows, cells.columns(kind))
     for block in table.small_blocks:
-        title = NOT_COMPARABLE.format(block.rows[0].experiment.dataset)
-        parts += _tabular(title, table, block.rows, block.columns, cells, bold)
+        parts += _tabular(NOT_COMPARABLE.format(block.rows[0].experiment.dataset), cells, block.rows, block.columns)
     return "\n\n".join(parts) + "\n"
 
 
-def _tabular(
-    title: str, table: PaperTable, rows: Sequence[Row], columns: Sequence[Column], cells: dict, bold: frozenset
-) -> list[str]:
+def _tabular(title: str, cells: TableCells, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """The tabular in a list; empty where nothing is printed or measured. A rule separates groups that are compared."""
-    shown = [(column, _names(column, rows, cells)) for column in columns]
-    shown = [(column, names) for column, names in shown if names]
+    shown = []
+    for column in columns:
+        of_rows = cells.of_column(column, rows)
+        if sources := [s for s in PRINTED_AND_MEASURED if any(cell and cell.has(s) for cell in of_rows)]:
+            shown.append((f"{column.label} ({column.unit})", sources, of_rows))
     if not shown:
         return []
-    texts = [_texts(column, name, rows, cells, bold) for column, names in shown for name in names]
-    sources = {name for _, names in shown for name in names}
-    if len(sources) == 1:
-        title += f" ({SUBHEADS[sources.pop()]})"
-        head = [_line(["Method", "Backbone", *(escape(_label(column)) for column, _ in shown)])]
+    texts = [_texts(of_rows, source) for _, sources, of_rows in shown for source in sources]
+    used = {source for _, sources, _ in shown for source in sources}
+    if len(used) == 1:
+        title += f" ({SUBHEADS[used.pop()]})"
+        head = [_line(["Method", "Backbone", *(escape(label) for label, _, _ in shown)])]
     else:
-        head = _head(shown)
+        head = _head([(label, sources) for label, sources, _ in shown])
     lines = [rf"\multicolumn{{{2 + len(texts)}}}{{l}}{{{escape(title)}}} \\", r"\midrule", *head, r"\midrule"]
     for i, row in enumerate(rows):
-        if i and group_of(table, row) != group_of(table, rows[i - 1]):
+        if i and group_of(cells.table, row) != group_of(cells.table, rows[i - 1]):
             lines.append(r"\midrule")
         lines.append(_line([escape(row.method), escape(row.backbone), *(column[i] for column in texts)]))
     body = [r"\toprule", *lines, r"\bottomrule"]
     return ["\n".join([rf"\begin{{tabular}}{{ll{'r' * len(texts)}}}", *body, r"\end{tabular}"])]
 
 
-def _names(column: Column, rows: Sequence[Row], cells: dict) -> list[str]:
-    """Which of "published" and "measured" any row has."""
-    lines = [cells[row.number, column.metric] for row in rows if (row.number, column.metric) in cells]
-    return [name for name in NAMES if any(pd.notna(line[name]) for line in lines)]
-
-
-def _label(column: Column) -> str:
-    return f"{column.label} ({column.unit})"
-
-
-def _head(shown: Sequence[tuple[Column, list[str]]]) -> list[str]:
+def _head(shown: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Two lines, the metric above what was printed and measured of it, and the rules between."""
     labels, rules, first = ["", ""], [], 3
-    for column, names in shown:
-        labels.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{escape(_label(column))}}}")
-        rules.append(rf"\cmidrule(lr){{{first}-{first + len(names) - 1}}}")
-        first += len(names)
-    below = ["Method", "Backbone", *(SUBHEADS[name] for _, names in shown for name in names)]
+    for label, sources in shown:
+        labels.append(rf"\multicolumn{{{len(sources)}}}{{c}}{{{escape(label)}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + len(sources) - 1}}}")
+        first += len(sources)
+    below = ["Method", "Backbone", *(SUBHEADS[source] for _, sources in shown for source in sources)]
     return [_line(labels), "".join(rules), _line(below)]
 
 
@@ -98,19 +83,18 @@ def _line(texts: Sequence[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _texts(column: Column, name: str, rows: Sequence[Row], cells: dict, bold: frozenset) -> list[str]:
-    lines = [cells.get((row.number, column.metric)) for row in rows]
-    values = [line[name] for line in lines if line and pd.notna(line[name])]
-    digits = printed_digits(column) if name == "published" else column.digits
-    if column.kind == "latency" and min(values) >= COARSE_FROM_MS:
-        digits = 0
-    return [_text(line, name, digits, bold) if line else "" for line in lines]
+def _texts(cells: Sequence[Cell | None], source: str) -> list[str]:
+    present = [cell for cell in cells if cell and cell.has(source)]
+    digits = present[0].digits(source)
+    if present[0].column.kind == "latency":
+        digits = coarse_digits([cell.value(source) for cell in present], digits)
+    return [_text(cell, source, digits) if cell else "" for cell in cells]
 
 
-def _text(line: dict, name: str, digits: int, bold: frozenset) -> str:
-    text = number(line[name], digits)
-    if (line["row"], line["metric"], name) in bold:
+def _text(cell: Cell, source: str, digits: int) -> str:
+    text, measured = number(cell.value(source), digits), cell.measured
+    if source in cell.best:
         text = rf"\textbf{{{text}}}"
-    if text and name == "measured" and line["min"] < line["max"]:  # a count has no range
-        text += rf" {{\footnotesize({number(line['min'], digits)}--{number(line['max'], digits)})}}"
+    if source == "measured" and measured and measured.low < measured.high:  # a count has no range
+        text += rf" {{\footnotesize({number(measured.low, digits)}--{number(measured.high, digits)})}}"
     return text

@@ -1,12 +1,12 @@
 """Pieces of text that reports are made of: aligned tables, numbers, and where records come from."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import fill
 
-import pandas as pd
-
+from bench.experiments.table import Row
 from bench.records import Record
+from bench.report.cells import Cell, MeasuredValue
 
 LEFT_ALIGNED = ("#", "method", "backbone", "run", "verdict", "store", "tables")
 LEFT_ALIGNED += ("table", "row", "metric", "pages", "files", "why")
@@ -27,6 +27,13 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def row_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Pipe table of rows of a paper table, which their number and names introduce; columns: header and texts."""
+    names = [("#", [str(r.number) for r in rows]), ("method", [r.method for r in rows])]
+    headers, texts = zip(*names, ("backbone", [r.backbone for r in rows]), *columns, strict=True)
+    return markdown_table(headers, list(zip(*texts, strict=True)))
+
+
 def wrap_prose(page: str) -> str:
     """A page of markdown with its prose wrapped; headings and tables stay as they are."""
     lines = [line if line.startswith(("#", "|")) or not line else _wrapped(line) for line in page.split("\n")]
@@ -39,14 +46,8 @@ def _wrapped(line: str) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Fixed decimals; empty for None and NaN."""
-    return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
-def with_range(value: float | None, low: float, high: float, n: int, digits: int) -> str:
-    """ "median (lowest..highest)"; the value alone where only one was taken, empty where none was."""
-    text = number(value, digits)
-    return f"{text} {value_range(low, high, digits)}" if text and n > 1 else text
+    """Fixed decimals; empty for None."""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def value_range(low: float, high: float, digits: int) -> str:
@@ -54,26 +55,30 @@ def value_range(low: float, high: float, digits: int) -> str:
     return f"({number(low, digits)}..{number(high, digits)})"
 
 
+def with_range(measured: MeasuredValue | None, digits: int) -> str:
+    """ "median (lowest..highest)"; the value alone where only one was taken, empty where none was."""
+    if measured is None:
+        return ""
+    text = number(measured.value, digits)
+    return f"{text} {value_range(measured.low, measured.high, digits)}" if measured.n > 1 else text
+
+
+def in_brackets(value: float | None, digits: int) -> str:
+    """The reference's number, "[1.2]"; empty for None."""
+    return "" if value is None else f"[{number(value, digits)}]"
+
+
+def numbers(cells: Sequence[Cell | None], source: str) -> list[str]:
+    """The "published" or "measured" numbers of a column, the best in bold."""
+    texts = [number(cell.value(source), cell.digits(source)) if cell else "" for cell in cells]
+    return embolden(texts, [cell is not None and source in cell.best for cell in cells])
+
+
 def embolden(texts: Sequence[str], best: Sequence[bool]) -> list[str]:
     """The best in bold; where there are any, spaces take the place of the marks, so that digits stay aligned."""
     if not any(best):
         return list(texts)
     return [f"**{text}**" if bold else f"  {text}  " if text else "" for text, bold in zip(texts, best, strict=True)]
-
-
-def value_cells(lines: Sequence[dict], digits: int, bold: Collection[tuple[int, str, str]] = ()) -> list[str]:
-    """ "paper → measured [reference]" of one column, the parts aligned below each other. bold: see `best_cells`."""
-    published = [number(line["published"], digits if line["unit"] == "%" else 0) for line in lines]
-    measured = [number(line["measured"], digits) for line in lines]
-    references = [f"[{number(line['reference'], digits)}]".replace("[]", "") for line in lines]
-    best = {
-        name: [(line.get("row"), line.get("metric"), name) in bold for line in lines]
-        for name in ("published", "measured")
-    }
-    empty = [not any(texts) for texts in zip(published, measured, references, strict=True)]
-    arrows = ["" if nothing else "→" for nothing in empty]
-    columns = [embolden(published, best["published"]), arrows, embolden(measured, best["measured"]), references]
-    return align(list(zip(*columns, strict=True)))
 
 
 def align(parts: Sequence[Sequence[str]]) -> list[str]:
@@ -97,6 +102,16 @@ def head_lines(records: Sequence[Record], most: int | None = MOST_SOURCES) -> li
         f"- Commit: {_commits(sources, most)}",
         f"- Measured: {_dates(sources)}",
         f"- Records: {len(records)} ({', '.join(f'{counts[kind]} {kind}' for kind in sorted(counts))})",
+    ]
+
+
+def left_out(ignored: Sequence[Record]) -> list[str]:
+    """What a page says of records that do not count, a line each kind."""
+    extra = sum(record.is_current for record in ignored)
+    stale = len(ignored) - extra
+    return [
+        *([f"Left out: {stale} record(s), made with another recipe, post-processing or model."] if stale else []),
+        *([f"Left out: {extra} accuracy record(s) of seeds that are not the recipe's."] if extra else []),
     ]
 
 

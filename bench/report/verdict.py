@@ -1,77 +1,97 @@
-"""The verdict of one cell: a short fixed text (DESIGN, section 5)."""
+"""What is said of a cell: a kind, with the amount that it is about (DESIGN, section 5)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
 
 from bench.experiments.published import Published
 
 REQUIRED_SEEDS = 3
-RELEASED = "released checkpoint"
-TOO_FEW = "too few seeds"
-PART = "part of the data"
-# What cells are counted as, in the order of the overview; the last two only where there are any.
-CATEGORIES = (
-    "reproduced",
-    "off",
-    TOO_FEW,
-    "other scale",
-    "other device",
-    "no published value",
-    "not measured",
-    RELEASED,
-    PART,
-)
+ROUNDING = 1e-9  # 47.7 - 47.2 is a little more than 0.5 in floating point
 
 
-def verdict(published: Published | None, measured: float | None, n: int, kind: str, scale: str) -> str:
+class VerdictKind(StrEnum):
+    """What cells are counted as, in the order of the overview; the last two only where there are any."""
+
+    REPRODUCED = "reproduced"
+    OFF = "off"
+    TOO_FEW_SEEDS = "too few seeds"
+    OTHER_SCALE = "other scale"
+    OTHER_DEVICE = "other device"
+    NOT_PRINTED = "no published value"
+    NOT_MEASURED = "not measured"
+    RELEASED = "released checkpoint"
+    PART = "part of the data"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Measured minus printed. unit: "%" of the printed value, "" for points of a percentage, else the value's own."""
+
+    amount: float
+    unit: str
+
+    def __str__(self) -> str:
+        """ "+1.2 %", "+0.75 M" or "-0.4"."""
+        text = f"{self.amount:+z.{1 if self.unit in ('', '%') else 2}f}"  # z: no "-0.0"
+        return f"{text} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """gap: to the printed value, of what is reproduced, off or a released checkpoint's. used, total: seeds where they
+    are too few, images of a part of the data. released: of a checkpoint that others trained."""
+
+    kind: VerdictKind
+    gap: Gap | None = None
+    used: int = 0
+    total: int = 0
+    released: bool = False
+
+    def __str__(self) -> str:
+        if self.kind is VerdictKind.OFF:
+            return f"off by {self.gap}"
+        if self.kind is VerdictKind.RELEASED and self.gap:
+            return f"{self.kind} ({self.gap})"
+        if self.kind is VerdictKind.TOO_FEW_SEEDS:
+            return "single run" if self.used == 1 else f"{self.used} of {self.total} seeds"
+        if self.kind is VerdictKind.PART:
+            what = VerdictKind.RELEASED if self.released else "other data"
+            return f"{what}, {self.used} of {self.total} images"
+        return str(self.kind)
+
+
+def judge(
+    published: Published | None, measured: float | None, n: int, kind: str, scale: str,
+    part: tuple[int, int] | None = None,
+) -> Verdict:  # fmt: skip
     """Compare a measured value with the printed one.
 
-    n: seeds behind an accuracy value (the range of the other kinds does not matter).  kind: record kind.
-    Returns "not measured", "other scale", "no published value", "single run", "<n> of 3 seeds", "other device" (a
-    latency: the paper's was taken on another machine than any reader's), "reproduced",
-    "off by +1.2" (points of a percentage), "off by +1.2 %" (of the printed value) or "off by +0.75 M". A checkpoint
-    that others trained reproduces nothing: "released checkpoint (+0.3)", or "released checkpoint" without a printed
-    value.
+    n: seeds behind an accuracy (the range of the other kinds does not matter). kind: record kind. part: images used
+    and images of the whole data set, where only a part was trained or evaluated on: that is held against nothing. Nor
+    is a checkpoint that others trained, or a latency: the paper's was taken on another machine than any reader's.
     """
     if measured is None:
-        return "not measured"
+        return Verdict(VerdictKind.NOT_MEASURED)
+    if part:
+        return Verdict(VerdictKind.PART, used=part[0], total=part[1], released=kind == "released")
     if scale != "paper":
-        return "other scale"
+        return Verdict(VerdictKind.OTHER_SCALE)
     if kind == "released":
-        return f"{RELEASED} ({difference_text(published, measured)})" if published else RELEASED
+        return Verdict(VerdictKind.RELEASED, published and gap_to(published, measured), released=True)
     if published is None:
-        return "no published value"
+        return Verdict(VerdictKind.NOT_PRINTED)
     if kind == "latency":
-        return "other device"
+        return Verdict(VerdictKind.OTHER_DEVICE)
     if kind == "accuracy" and n < REQUIRED_SEEDS:
-        return "single run" if n == 1 else f"{n} of {REQUIRED_SEEDS} seeds"
-    gap = difference(published, measured)
-    if abs(gap) <= published.tolerance + 1e-9:  # 47.7 - 47.2 is a little more than 0.5 in floating point
-        return "reproduced"
-    return f"off by {difference_text(published, measured)}"
+        return Verdict(VerdictKind.TOO_FEW_SEEDS, used=n, total=REQUIRED_SEEDS)
+    gap = gap_to(published, measured)
+    reproduced = abs(gap.amount) <= published.tolerance + ROUNDING
+    return Verdict(VerdictKind.REPRODUCED if reproduced else VerdictKind.OFF, gap)
 
 
-def difference(published: Published, measured: float) -> float:
-    """Measured minus printed, in the unit of the tolerance: percent of the printed value, or the value's own."""
+def gap_to(published: Published, measured: float) -> Gap:
+    """In the unit of the tolerance: percent of the printed value, or the value's own."""
     gap = measured - published.value
-    return 100 * gap / published.value if published.relative else gap
-
-
-def difference_text(published: Published, measured: float) -> str:
-    """`difference` with sign and unit: "+1.2 %", "+0.75 M", or "-0.4" (points of a percentage)."""
-    gap = difference(published, measured)
     if published.relative:
-        return f"{gap:+z.1f} %"  # z: no "-0.0"
-    return f"{gap:+z.1f}" if published.unit == "%" else f"{gap:+z.2f} {published.unit}"
-
-
-def category(verdict: str) -> str:
-    """The one of `CATEGORIES` that a verdict belongs to."""
-    if verdict.endswith(" images"):
-        return PART
-    if verdict.startswith("off by"):
-        return "off"
-    if verdict.startswith(RELEASED):
-        return RELEASED
-    if verdict == "single run" or verdict.endswith(f"of {REQUIRED_SEEDS} seeds"):
-        return TOO_FEW
-    if verdict not in CATEGORIES:
-        raise ValueError(f"no verdict: {verdict!r}")
-    return verdict
+        return Gap(100 * gap / published.value, "%")
+    return Gap(gap, "" if published.unit == "%" else published.unit)

@@ -1,19 +1,26 @@
 """Files: `<store>/tables/<table>.{csv,md,tex}`, the pages of a store, and the overview `results/README.md`."""
 
+import csv
+import io
+from dataclasses import replace
 from pathlib import Path
 
-from bench.experiments.table import PaperTable
-from bench.experiments.tables import TABLES, get_table
-from bench.records import Snapshot, Store, write_atomically
-from bench.report.claims import write_claims
-from bench.report.complexity import render_complexity
-from bench.report.frame import build_table, build_tables, counts
+from bench.experiments.tables import get_table
+from bench.records import Store, write_atomically
+from bench.report.cells import Cell, TableCells
+from bench.report.claims import render_claims
+from bench.report.collect import collect_cells
 from bench.report.latex import render_latex
-from bench.report.markdown import records_of, render_markdown
-from bench.report.overview import render_overview
+from bench.report.overview import render_complexity, render_overview
+from bench.report.pages import render_markdown
 from bench.report.text import wrap_prose
+from bench.report.verdict import Verdict, VerdictKind
 
 GIT_IGNORED_STORE = "local"
+COLUMNS = (
+    "table,row,method,backbone,dataset,scale,metric,unit,published,reference,measured,min,max,n,tolerance,"
+    "verdict,record"
+).split(",")
 
 
 def write_report(table_name: str, store: Store, reference: Store | None = None) -> list[Path]:
@@ -27,42 +34,70 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     table = get_table(table_name)
     if reference is not None and reference.path.resolve() == store.path.resolve():
         reference = None
-    store, reference = Snapshot(store.path), reference and Snapshot(reference.path)
-    folder = store.path / "tables"
-    for other in TABLES.values():
-        if other is not table and (folder / f"{other.name}.md").exists():
-            _write_table(other, store, reference)
-    written = _write_table(table, store, reference)
-    write_claims(store)
-    write_complexity(store)
+    cells, folder = collect_cells(store, reference), store.path / "tables"
+    for name, of_table in cells.tables.items():
+        if name != table.name and (folder / f"{name}.md").exists():
+            _write_table(of_table, store)
+    written = _write_table(cells.tables[table.name], store)
+    _write_page(store.path / "claims.md", render_claims(cells))
+    _write_page(store.path / "complexity.md", render_complexity(cells))
     return written
 
 
-def _write_table(table: PaperTable, store: Store, reference: Store | None) -> list[Path]:
-    frame = build_table(table, store, reference)
-    folder = store.path / "tables"
-    current = list(filter(counts, records_of(table, store)))
-    texts = {
-        folder / f"{table.name}.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        folder / f"{table.name}.md": wrap_prose(render_markdown(table, frame, store, reference)),
-        folder / f"{table.name}.tex": render_latex(table, frame, current),
-    }
-    for path, text in texts.items():
-        write_atomically(path, text)
-    return list(texts)[:2]
-
-
-def write_complexity(store: Store) -> Path:
-    """Write `<store>/complexity.md`: every count that the paper prints beside ours."""
-    path = store.path / "complexity.md"
-    write_atomically(path, wrap_prose(render_complexity(build_tables(TABLES.values(), store), store)))
-    return path
+def write_claims(store: Store) -> Path:
+    """Write `<store>/claims.md` from records alone; raises BenchError on a damaged record or published file."""
+    return _write_page(store.path / "claims.md", render_claims(collect_cells(store)))
 
 
 def write_overview(results: Path) -> Path:
     """Write `results/README.md`: the committed stores, how much of every table is reproduced, and where it stands."""
     folders = [path.parent for path in sorted(results.glob("*/records")) if path.parent.name != GIT_IGNORED_STORE]
-    path = results / "README.md"
-    frames = {folder: build_tables(TABLES.values(), Store(folder)) for folder in folders}
-    write_atomically(path, wrap_prose(render_overview(frames)))
+    stores = {folder: collect_cells(Store(folder)) for folder in folders}
+    return _write_page(results / "README.md", render_overview(stores))
+
+
+def render_csv(cells: TableCells, store: Store) -> str:
+    """A line a cell, with `COLUMNS`; of a latency the 90th percentile on a line of its own (`<metric>_p90`)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for cell in cells.cells.values():
+        writer.writerow(_csv_line(cell, store))
+        if cell.column.kind == "latency":
+            writer.writerow(_csv_line(_percentile(cell), store))
+    return text.getvalue()
+
+
+def _csv_line(cell: Cell, store: Store) -> list:
+    row, measured = cell.row, cell.measured
+    numbers = [cell.value("published"), cell.value("reference"), cell.value("measured")]
+    numbers += [measured.low, measured.high] if measured else [None, None]
+    return [
+        cell.table.name, row.number, row.method, row.backbone, cell.dataset, cell.scale,
+        cell.column.metric, cell.column.unit, *("" if number is None else f"{number:.6g}" for number in numbers),
+        measured.n if measured else "", cell.published.tolerance_text if cell.published else "", cell.verdict,
+        ";".join(store.relative(record) for record in measured.records) if measured else "",
+    ]  # fmt: skip
+
+
+def _percentile(cell: Cell) -> Cell:
+    """The 90th percentile of a latency as a cell of its own, which nobody prints."""
+    measured, reference = (
+        replace(value, value=value.p90, low=value.p90, high=value.p90) if value and value.p90 is not None else None
+        for value in (cell.measured, cell.reference)
+    )
+    verdict = Verdict(VerdictKind.NOT_PRINTED if measured else VerdictKind.NOT_MEASURED)
+    column = replace(cell.column, metric=f"{cell.column.metric}_p90")
+    return replace(cell, column=column, published=None, measured=measured, reference=reference, verdict=verdict)
+
+
+def _write_table(cells: TableCells, store: Store) -> list[Path]:
+    path = store.path / "tables" / f"{cells.table.name}.csv"
+    write_atomically(path, render_csv(cells, store))
+    write_atomically(path.with_suffix(".tex"), render_latex(cells))
+    return [path, _write_page(path.with_suffix(".md"), render_markdown(cells))]
+
+
+def _write_page(path: Path, page: str) -> Path:
+    write_atomically(path, wrap_prose(page))
     return path

@@ -15,7 +15,7 @@ from bench.experiments.experiment import experiment
 from bench.experiments.hashing import content_hash
 from bench.measure.complexity.flops import network_flops
 from bench.records import write_atomically
-from bench.report.chart import draw_speed
+from bench.speed.chart import draw_speed
 from bench.speed.copies import copies
 from bench.speed.peak_memory import OPERATIONS, peak_memory
 from bench.speed.timings import GROUPS, IMAGE, METHODS, RATIOS, TRAINING_CROP, calls, ratios, timings

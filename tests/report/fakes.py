@@ -1,12 +1,18 @@
 """Made-up records for tests."""
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
+
+import pandas as pd
 
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
 from bench.experiments.published import load_published
 from bench.experiments.table import ACCURACY
 from bench.records import Record, Store
+from bench.report import collect_cells, render_markdown
+from bench.report.cells import TableCells
+from bench.report.write import render_csv
 
 PROVENANCE = {
     "commit": "0123456789abcdef0123456789abcdef01234567",
@@ -100,3 +106,25 @@ def full_store(table: PaperTable, folder: Path, shift: float = 0.0) -> Store:
         for seed in (0, 1, 2):
             store.write(accuracy(row.experiment, seed, 15.0 + row.number + seed + shift, threads=1))
     return store
+
+
+def table_cells(table: PaperTable, store: Store, reference: Store | None = None) -> TableCells:
+    return collect_cells(store, reference, [table]).tables[table.name]
+
+
+def page(table: PaperTable, store: Store, reference: Store | None = None) -> str:
+    """The markdown of one table alone, its prose not wrapped."""
+    return render_markdown(table_cells(table, store, reference))
+
+
+def csv_of(table: PaperTable, store: Store, reference: Store | None = None) -> pd.DataFrame:
+    return read_csv(StringIO(render_csv(table_cells(table, store, reference), store)))
+
+
+def read_csv(source) -> pd.DataFrame:
+    return pd.read_csv(source, dtype={"tolerance": str, "record": str, "verdict": str})
+
+
+def cell(frame: pd.DataFrame, row: int, metric: str) -> dict:
+    (line,) = frame[(frame.row == row) & (frame.metric == metric)].to_dict("records")
+    return line

@@ -11,10 +11,10 @@ from bench.experiments import experiment, get_table
 from bench.experiments.claims import RELATIONS, get_claims
 from bench.experiments.tables import find_row, table_and_row
 from bench.records import Store
-from bench.report import write_report
-from bench.report.claim_cells import Line
-from bench.report.claims import decide_claims, render_claims, write_claims
-from bench.report.decisions import COLUMNS, TESTS
+from bench.report import collect_cells, write_report
+from bench.report.claims import decide_claims, render_claims
+from bench.report.decisions import TESTS, DecidedCase, decide_case
+from bench.report.write import write_claims
 from tests.conftest import mistake
 from tests.report.fakes import accuracy, complexity, latency, released
 from tests.report.test_report import tables_of
@@ -37,9 +37,15 @@ AGAINST_ITS_OWN_FIGURES = {
 }
 
 
-def line(store: Store, claim: str, case: str) -> Line:
-    (found,) = [entry for entry in decide_claims(store) if (entry.claim.id, entry.case.label) == (claim, case)]
-    return found
+def claims_page(store: Store) -> str:
+    return render_claims(collect_cells(store))
+
+
+def line(store: Store, claim: str, case: str) -> DecidedCase:
+    """The case, decided from the tables that it compares rows of."""
+    (found,) = [found for found in get_claims()[claim].cases if found.label == case]
+    tables = {table_and_row(name)[0].name: table_and_row(name)[0] for name in (*found.rows, *found.minus)}
+    return decide_case(get_claims()[claim], found, collect_cells(store, tables=tables.values()).tables)
 
 
 def decision(store: Store, claim: str, case: str) -> tuple[str, str]:
@@ -50,7 +56,7 @@ def decision(store: Store, claim: str, case: str) -> tuple[str, str]:
 def page_line(store: Store, text: str, case: str) -> list[str]:
     """The cells of a case on the page, from its place on."""
     claim = ""
-    for block in tables_of(render_claims(store)):
+    for block in tables_of(claims_page(store)):
         for cells in block:
             claim = cells[0] or claim
             if claim.startswith(text) and cells[2:3] == [case]:
@@ -67,12 +73,12 @@ def seeds(store: Store, row: str, values) -> None:
 
 
 def test_the_papers_figures_bear_out_its_claims_but_for_these(tmp_path):
-    lines = decide_claims(Store(tmp_path))
+    lines = decide_claims(collect_cells(Store(tmp_path)))
     against = {(entry.claim.id, entry.case.label) for entry in lines if entry.printed == "does not hold"}
     assert against == AGAINST_ITS_OWN_FIGURES
     undecided = {(entry.claim.id, entry.case.scale) for entry in lines if not entry.printed}
     assert {claim for claim, scale in undecided if scale == "paper"} == {"slower"}  # a sentence without a table
-    assert all(entry.printed == "" for entry in lines if entry.case.scale == "small")
+    assert all(entry.printed is None for entry in lines if entry.case.scale == "small")
 
 
 @pytest.mark.parametrize(
@@ -99,18 +105,18 @@ def test_figures_are_those_that_the_paper_prints(tmp_path, claim, case, values):
 # Declarations
 
 
-def test_declarations_name_what_there_is():
+def test_declarations_name_what_there_is(tmp_path):
     assert TESTS.keys() == set(RELATIONS) == {claim.relation for claim in get_claims().values()}
+    tables = collect_cells(Store(tmp_path)).tables
     for claim in get_claims().values():
         assert claim.cases and len({case.label for case in claim.cases}) == len(claim.cases), claim.id
         sides = 2 if claim.relation in ("greater", "less", "at least", "within", "ratio below", "ratio above") else None
         for case in claim.cases:
             assert sides in (None, len(case.rows)) and len(case.minus) in (0, len(case.rows)), claim.id
-            assert case.metric in COLUMNS
             for name in (*case.rows, *case.minus):
                 experiment = table_and_row(name)[1].experiment
                 assert experiment is None or experiment.scale == case.scale, name
-            timed = COLUMNS[case.metric].kind == "latency"
+            timed = decide_case(claim, case, tables).column.kind == "latency"
             assert not timed or claim.relation.startswith("ratio"), claim.id
 
 
@@ -194,7 +200,7 @@ def test_gain_of_dcnv2_is_a_difference(tmp_path):
         seeds(store, f"tableIIa/hcformer-small-level{level}", [deformable, deformable + 0.1, deformable + 0.2])
     found = line(store, "dcnv2-levels", "small")
     assert found.outcome.decision == "holds"
-    assert [round(f.value, 6) for f in found.outcome.figures] == [2.1, 4.1, 6.1]
+    assert [round(value.value, 6) for value in found.measured] == [2.1, 4.1, 6.1]
     assert decision(store, "dcnv2", "small level 1") == ("holds", "")  # by more than 1
     seeds(store, "tableIIa/hcformer-small-level1", [41.0] * 3)
     assert decision(store, "dcnv2", "small level 1") == ("does not hold", "")
@@ -250,7 +256,7 @@ def test_records_of_another_recipe_do_not_count_and_are_said(tmp_path):
     seeds(store, "table1/maskformer-small", BASE)
     store.write(replace(accuracy(find_row("table1/hcformer-small"), 0, 50.0), recipe={"iterations": 1}))
     assert decision(store, "pq-maskformer", "small") == ("no records", "of 1 of 2")
-    assert "Left out: 1 record(s)" in render_claims(store)
+    assert "Left out: 1 record(s)" in claims_page(store)
 
 
 # Complexity and speed
@@ -304,11 +310,11 @@ def test_a_claim_of_speed_names_the_device(tmp_path):
     assert page_line(store, "HCFormer slower", "COCO R50") == [
         "L", "COCO R50", "about 10 % slower", "", "900 / 1000 = 1.00 (0.90..1.10)", "undecided: rounds disagree"
     ]  # fmt: skip
-    text = " ".join(render_claims(store).split())
+    text = " ".join(claims_page(store).split())
     assert "Here: Example CPU @ 2.00GHz, 2 cores, no GPU, 2 threads, clustering compiled." in text
     how = "without its earlier mask predictions. Timed here on a CPU, clustering compiled."
     assert text.count(how) == 1
-    text = " ".join(render_claims(timed(tmp_path, (0, 0, 0))).split())
+    text = " ".join(claims_page(timed(tmp_path, (0, 0, 0))).split())
     assert "- HCFormer slower than MaskFormer: COCO R50. Said of the paper's clustering." in text
     assert (
         text.count("without its earlier mask predictions. Timed here on a CPU, clustering compiled.") == 2
@@ -363,11 +369,11 @@ def test_ranges_and_seeds_that_find_no_room_go_to_a_footnote(tmp_path):
     number = re.fullmatch(r"30.5 < 33.5 < 36.5 < 39.5 \[(\d+)\]", here)[1]
     assert (place, decided) == ("3.3, E.3; Tab. 4", "undecided: 2 of 3 seeds")
     ranges = "Ranges: level 0 30.0..31.0, level 1 33.0..34.0, level 2 36.0..37.0, level 3 39.0..40.0."
-    assert f"- [{number}] {ranges}\n" in render_claims(store)
+    assert f"- [{number}] {ranges}\n" in claims_page(store)
     seeds(store, "table1/maskformer-small", BASE)
     here = page_line(store, "HCFormer > MaskFormer, PQ", "small")[-2]  # level 3 is the model of Table 1
     number = re.fullmatch(r"39.5 \(39.0..40.0\) < 41.0 \(40.0..42.0\) \[(\d+)\]", here)[1]
-    assert f"- [{number}] Seeds: HCFormer small 2, MaskFormer small 3.\n" in render_claims(store)
+    assert f"- [{number}] Seeds: HCFormer small 2, MaskFormer small 3.\n" in claims_page(store)
 
 
 def test_what_does_not_hold_stays_and_is_listed(tmp_path):
@@ -377,7 +383,7 @@ def test_what_does_not_hold_stays_and_is_listed(tmp_path):
     assert page_line(store, "HCFormer > MaskFormer, PQ", "small")[-2:] == [
         "31.0 (30.0..32.0) < 41.0 (40.0..42.0)", "does not hold"
     ]  # fmt: skip
-    listed = render_claims(store).split("Does not hold by records:")[1].split("##")[0]
+    listed = claims_page(store).split("Does not hold by records:")[1].split("##")[0]
     assert "- HCFormer > MaskFormer, PQ: small.\n" in listed
 
 
@@ -385,7 +391,7 @@ def test_head_names_the_records_of_the_page_alone(tmp_path):
     store = Store(tmp_path)
     store.write(complexity())
     store.write(complexity(experiment("hcformer", "r50", "coco_panoptic", "paper", num_queries=7), cpu="Unused CPU"))
-    text = render_claims(store)
+    text = claims_page(store)
     assert "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n" in text and "Unused" not in text
     assert "- Records: 1 (1 complexity)\n" in text
 
@@ -397,7 +403,7 @@ def test_every_report_of_a_table_rewrites_the_page(tmp_path):
     store.write(complexity())
     write_report("tableIV", store)
     after = (tmp_path / "claims.md").read_text(encoding="utf-8")
-    assert before != after and after.split() == render_claims(store).split()
+    assert before != after and after.split() == claims_page(store).split()
 
 
 # The command line

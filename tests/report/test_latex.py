@@ -7,9 +7,8 @@ import pytest
 from bench.experiments import TABLES, get_table
 from bench.experiments.published import load_published
 from bench.records import Store
-from bench.report import build_table, write_report
 from bench.report.latex import escape, render_latex
-from tests.report.fakes import accuracy, complexity, full_store, latency
+from tests.report.fakes import accuracy, complexity, full_store, latency, table_cells
 
 FORMATTING = re.compile(r"\\(textbf|footnotesize)\b")
 
@@ -71,14 +70,13 @@ def filled(table, folder) -> Store:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_is_well_formed_empty_and_full(tmp_path, name):
     table = get_table(name)
-    write_report(name, Store(tmp_path / "empty"))
-    text = (tmp_path / "empty" / "tables" / f"{name}.tex").read_text(encoding="utf-8")
+    text = render_latex(table_cells(table, Store(tmp_path / "empty")))
     check(text)
     numbers = [float(n) for line in text.splitlines() for n in re.findall(r"[\d.]+", values(line))]
     printed = load_published(name).values() if table.rows else []
     assert sorted(numbers) == sorted(p.value for p in printed)
     store = filled(table, tmp_path / "full")
-    check(render_latex(table, build_table(table, store), store.load_all()))
+    check(render_latex(table_cells(table, store)))
 
 
 def values(line: str) -> str:
@@ -92,7 +90,7 @@ def values(line: str) -> str:
 def test_cells_of_table_1(tmp_path):
     table = get_table("table1")
     store = full_store(table, tmp_path)
-    text = render_latex(table, build_table(table, store), store.load_all())
+    text = render_latex(table_cells(table, store))
     accuracy_part, complexity_part, latency_part, small = tabulars(text)
     assert r"Mask2Former & R50 & \textbf{51.9} & \textbf{57.7} & \textbf{43.0}" in accuracy_part
     assert "measured" not in accuracy_part and r"\multicolumn{7}{l}{Accuracy (paper)}" in accuracy_part
@@ -118,6 +116,6 @@ def test_special_characters_print_as_themselves():
 def test_names_from_records_cannot_leave_the_comment(tmp_path):
     store = Store(tmp_path)
     store.write(complexity(cpu="A\n\\input{B}"))
-    text = render_latex(get_table("table1"), build_table(get_table("table1"), store), store.load_all())
+    text = render_latex(table_cells(get_table("table1"), store))
     assert r"% Machine: A \input{B}, 2 cores" in text
     check(text)

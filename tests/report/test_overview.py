@@ -9,38 +9,11 @@ import pytest
 from bench.experiments import TABLES, get_table
 from bench.experiments.published import load_published
 from bench.records import Store
-from bench.report import build_table, write_overview, write_report
-from bench.report.complexity import comparisons, largest
-from bench.report.verdict import CATEGORIES, category
-from tests.report.fakes import accuracy, complexity, full_store, latency, released
+from bench.report import collect_cells, write_overview, write_report
+from bench.report.overview import error, largest_error
+from bench.report.verdict import VerdictKind
+from tests.report.fakes import accuracy, complexity, full_store, latency, released, table_cells
 from tests.report.test_report import tables_of
-
-
-@pytest.mark.parametrize(
-    ("verdict", "expected"),
-    [
-        ("reproduced", "reproduced"),
-        ("off by -0.6", "off"),
-        ("off by +5.0 %", "off"),
-        ("single run", "too few seeds"),
-        ("2 of 3 seeds", "too few seeds"),
-        ("other scale", "other scale"),
-        ("other device", "other device"),
-        ("no published value", "no published value"),
-        ("not measured", "not measured"),
-        ("released checkpoint (+0.3)", "released checkpoint"),
-        ("released checkpoint", "released checkpoint"),
-        ("released checkpoint, 5 of 5000 images", "part of the data"),
-        ("other data, 8 of 118287 images", "part of the data"),
-    ],
-)
-def test_every_verdict_has_a_category(verdict, expected):
-    assert category(verdict) == expected and expected in CATEGORIES
-
-
-def test_an_unknown_verdict_is_not_counted_as_anything():
-    with pytest.raises(ValueError, match="no verdict: 'perhaps'"):
-        category("perhaps")
 
 
 def overview(results: Path) -> tuple[str, dict[str, dict[str, str]]]:
@@ -64,15 +37,13 @@ def test_counts_of_a_full_store(tmp_path):
     kinds = ("all, counts", "all, latencies", "all, accuracies")
     assert list(lines) == [*TABLES, *kinds, "all"]
     assert [lines[kind]["reproduced"] for kind in kinds] == ["33", "0", "0"]  # 9 of them in other tables
-    for c in (c for c in CATEGORIES if c in lines["all"]):
+    cells = collect_cells(store).tables
+    for c in (c for c in VerdictKind if c in lines["all"]):
         assert (
             int(lines["all"][c]) == sum(int(lines[kind][c]) for kind in kinds) == sum(int(lines[t][c]) for t in TABLES)
         )
     for name in TABLES:
-        counts = [int(lines[name][c]) for c in CATEGORIES if c in lines[name]]
-        assert (
-            sum(counts) == len(frame := build_table(get_table(name), store)) - frame.metric.str.contains("_p90").sum()
-        )
+        assert sum(int(lines[name][c]) for c in VerdictKind if c in lines[name]) == len(cells[name].cells)
     assert (
         "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n- Software" in text and "- Commit: 0123456789ab\n" in text
     )
@@ -171,6 +142,7 @@ def test_the_largest_error_may_be_negative(tmp_path):
     store, table = Store(tmp_path), get_table("table4")
     store.write(complexity(table.rows[0].experiment, flops=86.1))  # +5 %
     store.write(complexity(table.rows[3].experiment, flops=78.3))  # -10 %
-    flops = [c for c in comparisons(build_table(table, store)) if c.metric == "flops"]
-    assert largest(flops).row == 4 and largest(flops).error == pytest.approx(-10.0)
-    assert largest([]) is None and largest(flops[1:2]) is None
+    cells = list(table_cells(table, store).cells.values())
+    worst = largest_error(cells, "flops")
+    assert worst.row.number == 4 and error(worst).amount == pytest.approx(-10.0)
+    assert largest_error([], "flops") is None and largest_error(cells, "PQ") is None

@@ -7,26 +7,20 @@ import pandas as pd
 import pytest
 
 from bench.experiments import TABLES, get_table
+from bench.experiments.datasets import get_dataset
 from bench.experiments.published import load_published
-from bench.experiments.table import PaperTable
 from bench.records import Store
-from bench.report import build_table, render_markdown, write_report
-from bench.report.markdown import COUNTED
-from tests.report.fakes import PROVENANCE, accuracy, complexity, latency
-from tests.report.test_report import cell, tables_of
+from bench.report.text import wrap_prose
+from tests.report.fakes import PROVENANCE, accuracy, cell, complexity, csv_of, latency, page
+from tests.report.test_report import tables_of
 
 NAMES = [name for name, table in TABLES.items() if table.rows and name != "table1"]
-
-
-def page(table: PaperTable, store: Store, reference: Store | None = None) -> str:
-    return render_markdown(table, build_table(table, store, reference), store, reference)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_store_shows_every_printed_number_and_no_other(tmp_path, name):
     table, published = get_table(name), load_published(name)
-    csv, markdown = write_report(name, Store(tmp_path))
-    frame, text = pd.read_csv(csv), markdown.read_text(encoding="utf-8")
+    frame, text = csv_of(table, Store(tmp_path)), wrap_prose(page(table, Store(tmp_path)))
     shown = {(line["row"], line["metric"]): line["published"] for line in frame.to_dict("records")}
     assert {key: value for key, value in shown.items() if pd.notna(value)} == {k: p.value for k, p in published.items()}
     assert frame.measured.isna().all() and set(frame.verdict) == {"not measured"}
@@ -62,7 +56,7 @@ def test_one_record_serves_all_tables_of_its_experiment(tmp_path):
     assert "No records yet" in page(get_table("tableIV"), store)
     store.write(latency())
     for name, row in {"table1": 5, "table4": 4, "table5": 4, "tableIIa": 4}.items():
-        frame = build_table(get_table(name), store)
+        frame = csv_of(get_table(name), store)
         line = cell(frame, row, "flops")
         assert (line["measured"], line["verdict"]) == (88.1, "reproduced")
         assert cell(frame, row, "latency_network")["measured"] == 900.0
@@ -79,7 +73,7 @@ def test_rows_of_several_data_sets_have_their_own_metric_and_tolerance(tmp_path)
     for seed in range(3):
         metrics = {"mIoU": {"value": 45.0 + seed / 10, "unit": "%", "n": 2000}}
         store.write(replace(accuracy(ade20k, seed), metrics=metrics))
-    whole = build_table(table, store)
+    whole = csv_of(table, store)
     frame = whole[(whole.scale == "paper") & (whole.unit == "%")]
     assert len(frame) == 15 and set(frame[frame.dataset == "coco_panoptic"].metric) == {"PQ"}
     assert set(frame[frame.row > 5].metric) == {"mIoU"} and set(frame.dataset[5:]) == {"ade20k", "cityscapes"}
@@ -97,7 +91,7 @@ def test_a_printed_latency_is_quoted_and_never_off(tmp_path):
     samples = {"latency_end_to_end": [890.0, 900.0, 925.0]}
     metrics, samples = record.metrics | metrics, record.samples | samples
     store.write(replace(record, metrics=metrics, samples=samples))
-    line = cell(build_table(table, store), 2, "latency_end_to_end")
+    line = cell(csv_of(table, store), 2, "latency_end_to_end")
     assert (line["published"], line["measured"], line["verdict"]) == (19.0, 900.0, "other device")
     header, _, *rows = tables_of(page(table, store))[1]
     assert header == ["#", "method", "backbone", "n", "network", "ratio", "end to end", "ratio", "verdict"]
@@ -160,7 +154,7 @@ def test_the_protocol_of_one_data_set_names_backbones_that_differ(tmp_path):
 
 
 def test_methods_that_are_not_measured_keep_their_printed_numbers(tmp_path):
-    frame = build_table(get_table("table3a"), Store(tmp_path))
+    frame = csv_of(get_table("table3a"), Store(tmp_path))
     lines = frame[(frame.method == "SegFormer") & (frame.unit != "ms")]
     assert list(lines.published) == [46.5, 62.0, 51.0, 184.0] and set(lines.verdict) == {"not measured"}
     assert set(lines.dataset) == {"ade20k"}
@@ -174,7 +168,7 @@ def test_pages_name_the_images_that_the_profiler_counts():
             for row in (row for row in table.rows if row.experiment):
                 images = protocol(row.experiment)["images"]
                 facts = re.findall(r"\d+x\d+", images) or ["first 100"]
-                assert all(fact in COUNTED[table.dataset] for fact in facts), images
+                assert all(fact in get_dataset(table.dataset).counted.text for fact in facts), images
 
 
 # The command line

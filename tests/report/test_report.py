@@ -16,9 +16,23 @@ from bench.errors import BenchError
 from bench.experiments import TABLES, experiment, find_row, get_table
 from bench.experiments.published import Published, load_published
 from bench.records import Store
-from bench.report import COLUMNS, build_table, render_markdown, write_overview, write_report
-from bench.report.verdict import verdict
-from tests.report.fakes import LATENCY_DETAILS, R50, SMALL, accuracy, complexity, full_store, latency, released
+from bench.report import write_overview, write_report
+from bench.report.verdict import VerdictKind, judge
+from bench.report.write import COLUMNS
+from tests.report.fakes import (
+    LATENCY_DETAILS,
+    R50,
+    SMALL,
+    accuracy,
+    cell,
+    complexity,
+    csv_of,
+    full_store,
+    latency,
+    page,
+    read_csv,
+    released,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = get_table("table1")
@@ -60,21 +74,23 @@ TIME = Published(48.7, "ms", 25.0, True, "")
     ],
 )
 def test_verdict(published, measured, n, kind, scale, expected):
-    assert verdict(published, measured, n, kind, scale) == expected
+    assert str(judge(published, measured, n, kind, scale)) == expected
 
 
-def cell(frame: pd.DataFrame, row: int, metric: str) -> pd.Series:
-    (line,) = frame[(frame.row == row) & (frame.metric == metric)].to_dict("records")
-    return line
+def test_a_part_of_the_data_is_held_against_nothing():
+    trained = judge(PQ, 47.7, 3, "accuracy", "paper", part=(8, 118_287))
+    tested = judge(PQ, 47.7, 1, "released", "paper", part=(5, 5000))
+    assert trained.kind is tested.kind is VerdictKind.PART
+    assert [str(trained), str(tested)] == ["other data, 8 of 118287 images", "released checkpoint, 5 of 5000 images"]
 
 
 def test_empty_store_shows_the_paper_and_nothing_else(tmp_path):
-    frame = build_table(TABLE, Store(tmp_path))
+    frame = csv_of(TABLE, Store(tmp_path))
     assert list(frame.columns) == COLUMNS
     assert frame[["reference", "measured", "min", "max", "n"]].isna().all(axis=None)
-    assert set(frame.verdict) == {"not measured"} and set(frame.record) == {""}
+    assert set(frame.verdict) == {"not measured"} and frame.record.isna().all()
     assert frame.published.notna().sum() == len(load_published("table1"))
-    assert "No records yet" in render_markdown(TABLE, frame, Store(tmp_path))
+    assert "No records yet" in page(TABLE, Store(tmp_path))
 
 
 @pytest.mark.parametrize(("values", "middle"), [([50.0], 50.0), ([50.0, 51.0], 50.5), ([52.0, 50.0, 50.3], 50.3)])
@@ -82,7 +98,7 @@ def test_median_range_and_n_of_seeds(tmp_path, values, middle):
     store = Store(tmp_path)
     for seed, value in enumerate(values):
         store.write(accuracy(PLUS, seed, value))
-    line = cell(build_table(TABLE, store), 6, "PQ")
+    line = cell(csv_of(TABLE, store), 6, "PQ")
     assert (line["measured"], line["min"], line["max"], line["n"]) == (middle, min(values), max(values), len(values))
     assert line["published"] == 50.2 and line["tolerance"] == "0.5"
     assert line["verdict"] == {1: "single run", 2: "2 of 3 seeds", 3: "reproduced"}[len(values)]
@@ -93,7 +109,7 @@ def test_median_range_and_n_of_seeds(tmp_path, values, middle):
 
 
 def accuracy_part(store: Store, reference: Store | None = None) -> str:
-    text = render_markdown(TABLE, build_table(TABLE, store, reference), store, reference)
+    text = page(TABLE, store, reference)
     return text.split("## Accuracy")[1].split("## Complexity")[0]
 
 
@@ -101,7 +117,7 @@ def test_released_checkpoint_in_the_table_and_the_csv(tmp_path):
     store = Store(tmp_path)
     store.write(released())  # PQ 47.9 of 47.7, then 48.9 of 51.9, 49.9 of 41.2, 50.9 of 35.7, 51.9 of 59.8
     csv, _ = write_report("table1", store)
-    line = cell(pd.read_csv(csv), 5, "PQ")
+    line = cell(read_csv(csv), 5, "PQ")
     assert (line["measured"], line["min"], line["max"], line["n"]) == (47.9, 47.9, 47.9, 1)
     assert line["verdict"] == "released checkpoint (+0.2)"
     assert line["record"] == f"records/{R50.key}/released.json"
@@ -120,7 +136,7 @@ def test_released_checkpoint_in_the_table_and_the_csv(tmp_path):
 def test_released_checkpoint_on_a_part_of_the_data_set_gets_no_verdict(tmp_path):
     store = Store(tmp_path)
     store.write(released(official_images=9999))
-    assert cell(build_table(TABLE, store), 5, "PQ")["verdict"] == "released checkpoint, 5000 of 9999 images"
+    assert cell(csv_of(TABLE, store), 5, "PQ")["verdict"] == "released checkpoint, 5000 of 9999 images"
 
 
 def test_metric_that_a_released_checkpoint_lacks(tmp_path):
@@ -136,7 +152,7 @@ def test_trained_seeds_are_shown_instead_of_a_released_checkpoint(tmp_path):
     for store in (alone, both):
         store.write(accuracy(PLUS, 0, 50.0))
     both.write(released(PLUS))
-    pd.testing.assert_frame_equal(build_table(TABLE, alone), build_table(TABLE, both))
+    pd.testing.assert_frame_equal(csv_of(TABLE, alone), csv_of(TABLE, both))
     assert accuracy_part(alone) == accuracy_part(both)
 
 
@@ -144,7 +160,7 @@ def test_released_checkpoint_stands_in_where_the_trained_seeds_are_stale(tmp_pat
     store = Store(tmp_path)
     store.write(replace(accuracy(PLUS, 0, 10.0), recipe={"iterations": 1}))
     store.write(released(PLUS))
-    assert cell(build_table(TABLE, store), 6, "PQ")["verdict"] == "released checkpoint (-2.3)"
+    assert cell(csv_of(TABLE, store), 6, "PQ")["verdict"] == "released checkpoint (-2.3)"
 
 
 def test_released_checkpoint_of_the_reference_is_named(tmp_path):
@@ -158,7 +174,7 @@ def test_released_checkpoint_of_the_reference_is_named(tmp_path):
 def test_released_checkpoint_of_a_small_model_is_not_among_the_trained(tmp_path):
     store = Store(tmp_path)
     store.write(released(SMALL))
-    assert build_table(TABLE, store).measured.isna().all()
+    assert csv_of(TABLE, store).measured.isna().all()
     assert "released" not in accuracy_part(store)
 
 
@@ -192,8 +208,8 @@ def test_committed_reference_renders_to_the_committed_pages(tmp_path):
     shutil.copytree(REPOSITORY / "results" / "reference", results / "reference")
     pages = [path for path in (results / "reference").rglob("*") if path.suffix in (".md", ".csv", ".tex")]
     assert len(pages) == 3 * len(TABLES) + 2
-    for page in pages:
-        page.write_text("")
+    for path in pages:
+        path.write_text("")
     write_report("table1", Store(results / "reference"))
     for path in (*pages, write_overview(results)):
         committed = REPOSITORY / "results" / path.relative_to(results)
@@ -204,7 +220,7 @@ def test_complexity_and_latency_cells(tmp_path):
     store = Store(tmp_path)
     store.write(complexity())
     store.write(latency())
-    frame = build_table(TABLE, store)
+    frame = csv_of(TABLE, store)
     flops, network = cell(frame, 5, "flops"), cell(frame, 5, "latency_network")
     assert (flops["measured"], flops["tolerance"], flops["verdict"]) == (87.9, "3 %", "reproduced")
     assert cell(frame, 5, "params")["tolerance"] == "0.6 M"
@@ -219,7 +235,7 @@ def test_reference_stands_beside_never_instead(tmp_path):
     ours.write(complexity(flops=88.0))
     theirs.write(complexity(flops=87.5))
     theirs.write(latency())
-    frame = build_table(TABLE, ours, theirs)
+    frame = csv_of(TABLE, ours, theirs)
     assert (cell(frame, 5, "flops")["measured"], cell(frame, 5, "flops")["reference"]) == (88.0, 87.5)
     network = cell(frame, 5, "latency_network")
     assert pd.isna(network["measured"]) and network["reference"] == 900.0 and network["verdict"] == "not measured"
@@ -228,26 +244,35 @@ def test_reference_stands_beside_never_instead(tmp_path):
 def test_own_store_as_reference_leaves_the_column_empty(tmp_path):
     store = full_store(TABLE, tmp_path / "store")
     csv, _ = write_report("table1", store, Store(tmp_path / "other" / ".." / "store"))
-    assert pd.read_csv(csv).reference.isna().all()
+    assert read_csv(csv).reference.isna().all()
 
 
 def test_stale_records_are_left_out_and_said(tmp_path):
     store = Store(tmp_path)
     store.write(replace(accuracy(SMALL), recipe={"iterations": 1}))
-    frame = build_table(TABLE, store)
+    frame = csv_of(TABLE, store)
     assert frame.measured.isna().all()
-    assert "Left out: 1 record(s)" in render_markdown(TABLE, frame, store)
+    assert "Left out: 1 record(s)" in page(TABLE, store)
 
 
 def test_seeds_that_are_not_the_recipes_are_left_out_and_said(tmp_path):
     store = Store(tmp_path)
     for seed, value in ((0, 50.0), (1, 51.0), (7, 99.0)):
         store.write(accuracy(PLUS, seed, value))
-    frame = build_table(TABLE, store)
+    frame = csv_of(TABLE, store)
     line = cell(frame, 6, "PQ")
     assert (line["measured"], line["max"], line["verdict"]) == (50.5, 51.0, "2 of 3 seeds")
-    text = render_markdown(TABLE, frame, store)
+    text = page(TABLE, store)
     assert "Left out: 1 accuracy record(s) of seeds that are not the recipe's." in text and "2 accuracy)" in text
+
+
+def test_every_record_is_read_once_for_all_pages(tmp_path, monkeypatch):
+    store, reference = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    write_report("table4", store)
+    read, load_all = [], Store.load_all
+    monkeypatch.setattr(Store, "load_all", lambda self: read.append(self.path.name) or load_all(self))
+    write_report("table1", store, reference)
+    assert sorted(read) == ["ours", "theirs"]
 
 
 def test_damaged_record_stops_the_report(tmp_path):
@@ -276,7 +301,7 @@ def full(tmp_path_factory):
         store.write(accuracy(PLUS, seed, 50.0 + seed / 10))
     csv, markdown = write_report("table1", store, reference)
     assert (csv, markdown) == (store.path / "tables" / "table1.csv", store.path / "tables" / "table1.md")
-    return pd.read_csv(csv), markdown.read_text(encoding="utf-8")
+    return read_csv(csv), markdown.read_text(encoding="utf-8")
 
 
 def test_markdown_tables_are_whole(full):
@@ -347,7 +372,7 @@ def test_ratios_need_one_run_and_one_machine(tmp_path):
 
 def latency_line(store: Store) -> dict[str, str]:
     """Row 5 of the latency block by header; the first column of each name."""
-    header, _, *rows = tables_of(render_markdown(TABLE, build_table(TABLE, store), store))[2]
+    header, _, *rows = tables_of(page(TABLE, store))[2]
     return dict(reversed(list(zip(header, rows[4], strict=True))))
 
 
@@ -372,7 +397,7 @@ def test_a_90th_percentile_is_shown_of_ten_rounds_or_more(tmp_path):
     assert "p90" not in latency_line(store) and latency_line(store)["n"] == "9"
     store.write(latency(other, offsets=many))
     assert latency_line(store)["p90"] == ""
-    assert cell(build_table(TABLE, store), 5, "latency_network_p90")["measured"] == 920.0
+    assert cell(csv_of(TABLE, store), 5, "latency_network_p90")["measured"] == 920.0
     store.write(latency(R50, offsets=many))
     assert latency_line(store)["p90"] == "920"
 
@@ -381,12 +406,12 @@ def test_latency_note_states_the_protocol_and_threads(tmp_path):
     store = Store(tmp_path)
     store.write(latency(R50, 45.0))
     store.write(latency(PLUS, 50.0, threads=4))
-    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    text = page(TABLE, store)
     assert "Protocol: n = 3 interleaved rounds, device cpu, batch 1, weights random" in text
     assert "image size 800x1067 padded to 800x1088, original size 480x640" in text and "threads" not in text
     assert latency_line(store)["network"] == "45.0 (35.0..70.0)"
     store.write(latency(PLUS, 50.0))
-    assert ", 2 threads.\n" in render_markdown(TABLE, build_table(TABLE, store), store)
+    assert ", 2 threads.\n" in page(TABLE, store)
 
 
 def test_wrapping_makes_no_new_list():
@@ -395,9 +420,9 @@ def test_wrapping_makes_no_new_list():
     pages = [path.read_text(encoding="utf-8") for path in folder.rglob("*.md")]
     assert len(pages) > 15
     item = re.compile(r"^ *(?:[-+*]|\d+[.)])(?: |$)", re.MULTILINE)
-    for page in pages:
-        starts = [match.group() for match in item.finditer(page)]
-        assert set(starts) <= {"- "} and page.count("\n- ") == len(starts)
+    for text in pages:
+        starts = [match.group() for match in item.finditer(text)]
+        assert set(starts) <= {"- "} and text.count("\n- ") == len(starts)
 
 
 def test_made_up_latency_details_are_those_of_the_profiler():
@@ -423,22 +448,21 @@ def test_one_machine_with_different_threads_is_one_machine(full):
 
 def test_head_names_the_reference(tmp_path):
     ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
-    frame = build_table(TABLE, ours, theirs)
-    assert "- Reference:" not in render_markdown(TABLE, frame, ours, theirs)
+    assert "- Reference:" not in page(TABLE, ours, theirs)
     theirs.write(complexity(cpu="Their CPU"))
-    text = render_markdown(TABLE, build_table(TABLE, ours, theirs), ours, theirs)
+    text = page(TABLE, ours, theirs)
     assert "- Reference: Their CPU, 2 cores, no GPU; commit 0123456789ab; 2025-01-02T03:04:05Z\n" in text
 
 
 def test_head_names_every_source(tmp_path):
     store = Store(tmp_path)
     store.write(complexity())
-    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    text = page(TABLE, store)
     assert "- Machine: Example CPU @ 2.00GHz, 2 cores, no GPU\n" in text
     assert "- Commit: 0123456789ab\n" in text and "- Measured: 2025-01-02T03:04:05Z\n" in text
     assert "- Records: 1 (1 complexity)" in text
     store.write(latency(commit="f" * 40, dirty=True, gpu="Example GPU", start="2025-02-02T00:00:00Z"))
-    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    text = page(TABLE, store)
     assert "2 different machines" in text and "2 different commits" in text
     assert "uncommitted changes for 1 of 2 records" in text
     assert "2025-01-02T03:04:05Z to 2025-02-02T00:00:00Z" in text
@@ -449,7 +473,7 @@ def test_head_names_the_commits_of_most_records(tmp_path):
     letters = "aaabbcde"  # a commit a letter
     for row, letter in zip((row for row in TABLE.rows if row.experiment), letters, strict=False):
         store.write(complexity(row.experiment, commit=letter * 40))
-    text = render_markdown(TABLE, build_table(TABLE, store), store)
+    text = page(TABLE, store)
     names = [f"{letter * 12} ({n} record{'s' if n > 1 else ''})" for letter, n in (("a", 3), ("b", 2), ("c", 1))]
     assert f"- Commit: 5 different commits: {'; '.join(names)}; 2 others (2 records)\n" in text
 

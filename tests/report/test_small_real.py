@@ -6,10 +6,9 @@ import pytest
 
 from bench.experiments import get_table
 from bench.records import Store
-from bench.report.frame import build_table
 from bench.report.write import write_report
 from bench.run import plan as runner
-from tests.report.fakes import SMALL, accuracy
+from tests.report.fakes import SMALL, accuracy, cell, csv_of, page
 
 TABLE = get_table("small_real")
 
@@ -30,7 +29,7 @@ def store(tmp_path):
 
 
 def test_each_data_set_has_its_own_metrics(store):
-    frame = build_table(TABLE, store)
+    frame = csv_of(TABLE, store)
     assert set(frame[frame.dataset == "camvid"].metric) == {"mIoU", "pixel_accuracy"}
     assert {"PQ", "PQ_th", "AP_pan_th"} < set(frame[frame.dataset == "nuclei"].metric)
     assert len(frame) == 4 * 2 + 4 * 5 and frame.published.isna().all() and set(frame.verdict) == {"other scale"}
@@ -78,6 +77,5 @@ def test_what_was_trained_on_a_part_of_the_data_gets_no_verdict(tmp_path):
     for seed in (0, 1, 2):
         details = {"train_images": 8, "official_train_images": 118_287, "val_images": 5000, "official_images": 5000}
         store.write(replace(accuracy(what, seed, pq=47.7), details=details))
-    frame = build_table(table, store)
-    assert frame[(frame.row == 5) & (frame.metric == "PQ")].iloc[0].verdict == "other data, 8 of 118287 images"
-    assert "other data, 8 of 118287 images" in write_report("table1", store)[1].read_text()
+    assert cell(csv_of(table, store), 5, "PQ")["verdict"] == "other data, 8 of 118287 images"
+    assert "other data, 8 of 118287 images" in page(table, store)

@@ -2,17 +2,15 @@
 
 from bench.experiments import get_table
 from bench.records import Store
-from bench.report import build_table, render_markdown
-from bench.report.best import best_cells
-from tests.report.fakes import accuracy, complexity, latency, released
+from tests.report.fakes import accuracy, complexity, latency, page, released, table_cells
 
 
 def bold(name: str, store: Store) -> dict[tuple[str, str], set[int]]:
     """(metric, "published" or "measured") -> rows."""
-    cells = {(line["row"], line["metric"]): line for line in build_table(get_table(name), store).to_dict("records")}
     found: dict[tuple[str, str], set[int]] = {}
-    for row, metric, which in best_cells(get_table(name), cells):
-        found.setdefault((metric, which), set()).add(row)
+    for (row, metric), cell in table_cells(get_table(name), store).cells.items():
+        for source in cell.best:
+            found.setdefault((metric, source), set()).add(row)
     return found
 
 
@@ -66,7 +64,7 @@ def test_small_scale_highest_median_alone(tmp_path):
             store.write(accuracy(row.experiment, seed, 90.0 - row.number + seed))
     found = bold("table1", store)
     assert found["PQ", "measured"] == {17}
-    text = render_markdown(table, build_table(table, store), store)
+    text = page(table, store)
     lines = text.split("## Small scale")[1].splitlines()
     assert ["**" in line for line in lines if line.startswith("| M") or line.startswith("| H")] == [True] + [False] * 3
     assert "| MaskFormer  | measured | **74.0** (73.0..75.0) |" in text
@@ -76,5 +74,5 @@ def test_latencies_are_never_bold(tmp_path):
     table, store = get_table("table1"), Store(tmp_path)
     for row in (row for row in table.rows if row.experiment):
         store.write(latency(row.experiment, 100.0 + row.number))
-    text = render_markdown(table, build_table(table, store), store)
+    text = page(table, store)
     assert "**" not in text.split("## Latency")[1] and "latency_network" not in {m for m, _ in bold("table1", store)}
