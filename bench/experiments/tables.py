@@ -53,7 +53,7 @@ def table_and_row(name: str) -> tuple[PaperTable, Row]:
         raise BenchError(f"'{name}' names no row of a table: write TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50")
     table = get_table(of_table)
     if row_name.partition("-")[2].startswith(TIMM):
-        table = _table(of_table, row_name.split("-")[1])
+        table = _table(of_table.partition("@")[0], row_name.split("-")[1])
     rows = {row.name: row for row in (*table.rows, *table.small_rows)}
     if row_name not in rows:
         raise unknown_name(f"row of {of_table}", row_name, rows)

@@ -56,7 +56,7 @@ def _sort(store: Store | None) -> _Records:
 
 
 def _table_cells(table: PaperTable, ours: _Records, theirs: _Records) -> TableCells:
-    published = load_published(table.name) if table.rows else {}
+    published = load_published(table.name) if table.printed else {}
     cells = {}
     for row, column, scale in _places(table):
         printed = published.get((row.number, column.metric)) if scale == "paper" else None

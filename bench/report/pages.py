@@ -65,7 +65,7 @@ def _accuracy(cells: TableCells) -> list[str]:
     rows, columns = cells.table.rows, cells.columns("accuracy")
     texts = [(column.label, _values(cells.of_column(column, rows))) for column in columns]
     texts.append(("verdict", [_row_verdict(cells.of_row(row, columns)) for row in rows]))
-    note = f"Paper scale, percent, median of {REQUIRED_SEEDS} seeds. {_tolerances(cells, columns)}"
+    note = f"Paper scale, percent, median of {REQUIRED_SEEDS} seeds.{_tolerances(cells, columns)}"
     return ["## Accuracy", note, row_table(rows, texts)]
 
 
@@ -76,7 +76,7 @@ def _complexity(cells: TableCells) -> list[str]:
         texts.append((f"{column.label} ({column.unit})", _values(of_column)))
         texts.append(("verdict", [_count_verdict(cell.verdict) if cell else "" for cell in of_column]))
     counted = get_dataset(cells.table.dataset).counted.text
-    note = f"FLOPs: one multiply-add counts one; {counted}. {_tolerances(cells, columns)}"
+    note = f"FLOPs: one multiply-add counts one; {counted}.{_tolerances(cells, columns)}"
     return ["## Complexity", note, row_table(rows, texts)]
 
 
@@ -113,7 +113,8 @@ def _tolerances(cells: TableCells, columns: Sequence[Column]) -> str:
     for column in columns:
         if text := _tolerance(cells, column):
             found.setdefault(text, []).append(column.label)
-    return "Tolerance: " + "; ".join(f"{', '.join(labels)} {text}" for text, labels in found.items()) + "."
+    texts = "; ".join(f"{', '.join(labels)} {text}" for text, labels in found.items())
+    return f" Tolerance: {texts}." if texts else ""
 
 
 def _tolerance(cells: TableCells, column: Column) -> str:

@@ -5,7 +5,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from bench.experiments.tables import get_table
+from bench.experiments.tables import TABLES, get_table
 from bench.records import Store, write_atomically
 from bench.report.cells import Cell, TableCells
 from bench.report.claims import render_claims
@@ -34,7 +34,8 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     table = get_table(table_name)
     if reference is not None and reference.path.resolve() == store.path.resolve():
         reference = None
-    cells, folder = collect_cells(store, reference), store.path / "tables"
+    tables = {of.name: of for of in (*TABLES.values(), table)}.values()  # also one with another backbone
+    cells, folder = collect_cells(store, reference, tables), store.path / "tables"
     for name, of_table in cells.tables.items():
         if name != table.name and (folder / f"{name}.md").exists():
             _write_table(of_table, store)

@@ -289,3 +289,38 @@ def test_rows_of_ablations_are_named_by_their_factor():
 def test_unknown_row(name, message):
     with pytest.raises(BenchError, match=message):
         find_row(name)
+
+
+def test_a_table_with_another_backbone_has_its_methods_with_that_alone():
+    table = get_table("table1@timm:convnext_tiny")
+    assert (table.name, table.printed) == ("table1@timm_convnext_tiny", False)
+    assert [row.name for row in table.rows] == [
+        f"{method}-timm:convnext_tiny" for method in ("maskformer", "mask2former", "hcformer", "hcformer+")
+    ]
+    assert {row.experiment.backbone for row in (*table.rows, *table.small_rows)} == {"timm:convnext_tiny"}
+    assert {row.experiment.scale for row in table.small_rows} == {"small"} and len(table.small_rows) == 4
+    kinds = {m.kind for m in table.measurements()}
+    assert kinds == {"complexity", "latency", "accuracy"}
+    for row in (*table.rows, *table.small_rows):
+        assert find_row(f"table1/{row.name}") == find_row(f"table1@timm:convnext_tiny/{row.name}") == row.experiment
+
+
+def test_rows_keep_their_factors_and_bases_with_another_backbone():
+    layers = get_table("table5@r101").rows
+    assert [row.experiment.decoder_layers for row in layers] == [1, 2, 4, 8, 16] and {r.base for r in layers} == {4}
+    heads = get_table("tableIb@timm:resnet18")  # PSPNet and DeepLabv3 need dilated stages
+    assert [row.experiment.method for row in heads.rows] == [
+        "fcn_32s",
+        "fpn",
+        "hc_fcn_32s",
+        "hc_pspnet",
+        "hc_deeplabv3",
+    ]
+    assert [row.base for row in heads.rows] == [1, None, 1, None, None]
+    assert get_table("table1@r101").small_rows == ()
+
+
+@pytest.mark.parametrize("name", ["table1@timm:", "table1@r5", "tabel1@r50", "table1@timm:a-b"])
+def test_a_mistyped_backbone_of_a_table_is_one_line(name):
+    with pytest.raises(BenchError, match="^[^\n]+$"):
+        get_table(name)
