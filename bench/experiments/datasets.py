@@ -1,10 +1,12 @@
-"""The data sets. A new one is one `Dataset(...)` here, its classes in `bench/data/categories/`, a recipe in
-`protocols.py`, and a reader in `bench/data/` if its layout is new."""
+"""The data sets. A new one is one `Dataset(...)` here, its classes in `bench/data/categories/`, and a reader in
+`bench/data/` if its layout is new."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.errors import unknown_name
+from bench.experiments import protocols
+from bench.experiments.protocols import Values
 
 Size = tuple[int, int]  # height, width
 
@@ -34,7 +36,9 @@ class Dataset:
     split. folders: its usual names beside other data sets'. generated: written to the cache when it is missing, instead
     of asked for. prepared: folder of the label images that `bench data prepare` makes, {} being a split; None: it needs
     none. counted: on what FLOPs are counted; None: they are not. missing_counts: a class that is predicted but nowhere
-    true has IoU 0 instead of none. small_queries: queries of small models.
+    true has IoU 0 instead of none. small_queries: queries of small models. recipes: values of its recipe by scale, each
+    with its source; without one nothing is trained on it. recipe_of_pixels: what is different for per-pixel methods at
+    paper scale.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Dataset:
     counted: CountedImages | None = None
     missing_counts: bool = False
     small_queries: int = 20
+    recipes: Mapping[str, Values] = field(default_factory=dict)
+    recipe_of_pixels: Values = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -78,11 +84,13 @@ _COCO = {
     "folders": ("coco",),
     "categories": "coco_panoptic",
     "counted": CountedImages("mean over the first 100 images of COCO val2017", sizes="coco_val2017_first100"),
+    "recipes": {"paper": protocols.COCO},
 }
 _ON_ADE20K = CountedImages(
     "one crop of 512x512 (640x640 with Swin-L and MiT-B5) of an image of 512x683", original=(512, 683), cropped=True
 )  # a common size of ADE20K's images
 _ON_CITYSCAPES = CountedImages("one image of 1024x2048", original=(1024, 2048))  # the size of all of them
+_SYNTHETIC = {"small": protocols.SYNTHETIC}
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -93,20 +101,24 @@ DATASETS: dict[str, Dataset] = {
                 "bench.data.coco_instance:CocoInstance", "annotations/instances_{}.json", **_COCO),
         Dataset("ade20k", "ADE20K", "semantic", 0, 150, "training", "validation", _SEMANTIC + "ade20k", "images/{}",
                 "ade20k", {"training": 20_210, "validation": 2000}, ("ade20k", "ADEChallengeData2016"),
-                prepared="annotations_detectron2/{}", counted=_ON_ADE20K),
+                prepared="annotations_detectron2/{}", counted=_ON_ADE20K, recipes={"paper": protocols.ADE20K},
+                recipe_of_pixels=protocols.PIXELS_ON_ADE20K),
         Dataset("cityscapes", "Cityscapes", "semantic", 0, 19, "train", "val", _SEMANTIC + "cityscapes",
                 "leftImg8bit/{}", "cityscapes", {"train": 2975, "val": 500}, ("cityscapes",), prepared="gtFine/{}",
-                counted=_ON_CITYSCAPES, missing_counts=True),
+                counted=_ON_CITYSCAPES, missing_counts=True, recipes={"paper": protocols.CITYSCAPES},
+                recipe_of_pixels=protocols.PIXELS_ON_CITYSCAPES),
         Dataset("camvid", "CamVid", "semantic", 0, 11, "train", "val", _SEMANTIC + "camvid", "images/{}", "camvid",
-                {"train": 367, "val": 101, "test": 233}, ("camvid",), test_split="test"),
+                {"train": 367, "val": 101, "test": 233}, ("camvid",), test_split="test",
+                recipes={"small": protocols.CAMVID}),
         # An image has some thirty nuclei, a few have over a hundred.
         Dataset("nuclei", "nuclei", "panoptic", 1, 1, "train", "val", **_PANOPTIC, categories="nuclei",
                 images={"train": 357, "val": 88}, folders=("nuclei",), prepared="panoptic_semseg_{}",
-                small_queries=100),
+                small_queries=100, recipes={"small": protocols.NUCLEI}),
         Dataset("synthetic_semantic", "synthetic", "semantic", 0, 10, "train", "val",
-                "bench.data.merged:MergedPanoptic", _PANOPTIC["marker"], "synthetic", generated=True),
+                "bench.data.merged:MergedPanoptic", _PANOPTIC["marker"], "synthetic", generated=True,
+                recipes=_SYNTHETIC),
         Dataset("synthetic_panoptic", "synthetic", "panoptic", 6, 4, "train", "val", **_PANOPTIC,
-                categories="synthetic", generated=True),
+                categories="synthetic", generated=True, recipes=_SYNTHETIC),
     )
 }  # fmt: skip
 

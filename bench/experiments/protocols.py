@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from bench.experiments.backbones import Backbone
+    from bench.experiments.datasets import Dataset
     from bench.experiments.methods import Method
 
 
@@ -50,7 +51,7 @@ _PAPER: Values = {
     "seeds": Value((0, 1, 2), "ours: median and range of three"),
 }
 
-_COCO: Values = _PAPER | {
+COCO: Values = _PAPER | {
     "iterations": Value(368_750, "paper D.1: 50 epochs; reference configuration"),
     "schedule": Value("step", "paper D.1"),
     "step_fractions": Value(
@@ -80,7 +81,7 @@ _SEMANTIC: Values = _PAPER | {
     "colour_jitter": Value(True, f"paper D.2; SSD's: {FOLLOWED}"),
 }
 
-_ADE20K: Values = _SEMANTIC | {
+ADE20K: Values = _SEMANTIC | {
     "iterations": Value(160_000, "paper D.2"),
     "crop_size": Value((512, 512), "paper D.2"),
     "scale_range": Value((0.5, 2.0), "paper D.2, times the crop; there in steps of 0.1, here uniform"),
@@ -88,7 +89,7 @@ _ADE20K: Values = _SEMANTIC | {
     "test_longer_side": Value(2048, FOLLOWED),
 }
 
-_CITYSCAPES: Values = _SEMANTIC | {
+CITYSCAPES: Values = _SEMANTIC | {
     "iterations": Value(90_000, "paper D.2"),
     "crop_size": Value((512, 1024), "paper D.2"),
     "scale_range": Value(
@@ -120,7 +121,7 @@ _SMALL: Values = _PAPER | {
     "activation_checkpointing": Value(False, "ours: memory is no limit"),
 }
 
-_SYNTHETIC: Values = _SMALL | {
+SYNTHETIC: Values = _SMALL | {
     "iterations": Value(450, "ours: a minute or two"),
     "crop_size": Value((96, 96), "ours: more steps in the same time"),
     "resize_mode": Value("scale", "ours: the images' own size"),
@@ -128,7 +129,7 @@ _SYNTHETIC: Values = _SMALL | {
     "colour_jitter": Value(False, "ours: the scenes' colours vary already"),
 }
 
-_CAMVID: Values = _SMALL | {
+CAMVID: Values = _SMALL | {
     "batch_size": Value(4, "ours: more steps in the same time"),
     "iterations": Value(1000, "ours: about 11 epochs, some minutes"),
     "crop_size": Value((96, 128), "ours: more steps in the same time, the images' aspect"),
@@ -137,23 +138,12 @@ _CAMVID: Values = _SMALL | {
     "colour_jitter": Value(True, "as on Cityscapes"),
 }
 
-_NUCLEI: Values = _SMALL | {
+NUCLEI: Values = _SMALL | {
     "iterations": Value(500, "ours: 11 epochs, about five minutes of one core"),
     "crop_size": Value((96, 96), "ours: more steps in the same time"),
     "resize_mode": Value("shorter_side", "ours: the images have one shorter side, 256 pixels"),
     "scale_range": Value((2.0, 4.0), "ours: shorter side 192 to 384 pixels, 0.75 to 1.5 times the images'"),
     "colour_jitter": Value(False, "ours: added brightness would drown dark nuclei"),
-}
-
-PROTOCOLS: dict[tuple[str, str], Values] = {
-    ("synthetic_panoptic", "small"): _SYNTHETIC,
-    ("synthetic_semantic", "small"): _SYNTHETIC,  # the same scenes
-    ("camvid", "small"): _CAMVID,
-    ("nuclei", "small"): _NUCLEI,
-    ("coco_panoptic", "paper"): _COCO,
-    ("coco_instance", "paper"): _COCO,
-    ("ade20k", "paper"): _ADE20K,
-    ("cityscapes", "paper"): _CITYSCAPES,
 }
 
 
@@ -175,32 +165,32 @@ _PER_PIXEL: Values = {
     "clip_norm": Value(1e6, "in effect none: PSPNet clips nothing"),
     "colour_jitter": Value(False, "PSPNet 5.1: none; its rotation by 10 degrees and its blur on ADE20K are not built"),
 }
-_PER_PIXEL_BY_DATASET: dict[str, Values] = {
-    "ade20k": {
-        "iterations": Value(150_000, _PSPNET),
-        "crop_size": Value((512, 512), "paper E.1"),
-        "scale_range": Value((0.5, 2.0), f"{_PSPNET}, of the image; here times the crop, as for the other methods"),
-    },
-    "cityscapes": {
-        "iterations": Value(90_000, _PSPNET),
-        "crop_size": Value((713, 713), "PSPNet's released configuration"),
-        "scale_range": Value((512 / 713, 2048 / 713), f"{_PSPNET}: 0.5 to 2.0 times the image of 1024"),
-    },
+PIXELS_ON_ADE20K: Values = {
+    "iterations": Value(150_000, _PSPNET),
+    "crop_size": Value((512, 512), "paper E.1"),
+    "scale_range": Value((0.5, 2.0), f"{_PSPNET}, of the image; here times the crop, as for the other methods"),
+}
+PIXELS_ON_CITYSCAPES: Values = {
+    "iterations": Value(90_000, _PSPNET),
+    "crop_size": Value((713, 713), "PSPNet's released configuration"),
+    "scale_range": Value((512 / 713, 2048 / 713), f"{_PSPNET}: 0.5 to 2.0 times the image of 1024"),
 }
 
 
-def variations(dataset: str, scale: str, method: "Method", backbone: "Backbone", iterations: int) -> Values:
-    """What differs from the data set's protocol of `iterations` for one method and backbone, as the paper varies it."""
+def variations(dataset: "Dataset", scale: str, method: "Method", backbone: "Backbone") -> Values:
+    """What differs from the data set's recipe for one method and backbone, as the paper varies it."""
+    values = dataset.recipes[scale]
     if method.predicts == "pixels":
-        unused = {name: Value(PROTOCOLS[dataset, scale][name].value, _UNUSED) for name in _OF_MASKS}
-        return unused | (_PER_PIXEL | _PER_PIXEL_BY_DATASET.get(dataset, {}) if scale == "paper" else {})
+        unused = {name: Value(values[name].value, _UNUSED) for name in _OF_MASKS}
+        return unused | (_PER_PIXEL | dataset.recipe_of_pixels if scale == "paper" else {})
     if scale != "paper":
         return {}
-    changed = {**backbone.recipe, **backbone.recipe_on.get(dataset, {})}
+    changed = {**backbone.recipe, **backbone.recipe_on.get(dataset.name, {})}
     doubled = [method.label] if method.doubled_iterations else []
-    doubled += [backbone.label] if dataset in backbone.doubled_iterations else []
+    doubled += [backbone.label] if dataset.name in backbone.doubled_iterations else []
     if doubled:
-        section = "D.1" if PROTOCOLS[dataset, scale] is _COCO else "D.2"
-        source = f"paper {section}: doubled for {' and again for '.join(doubled)}"
+        iterations, source = values["iterations"]
+        section = source.partition(":")[0]
+        source = f"{section}: doubled for {' and again for '.join(doubled)}"
         changed["iterations"] = Value(iterations * 2 ** len(doubled), source)
     return changed

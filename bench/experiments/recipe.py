@@ -4,10 +4,11 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from bench.errors import BenchError
 from bench.experiments.backbones import get_backbone
+from bench.experiments.datasets import DATASETS, get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.methods import get_method
-from bench.experiments.protocols import PROTOCOLS, Values, variations
+from bench.experiments.protocols import Values, variations
 
 CHOICES = {
     "precision": ("float32", "bf16", "fp16"),
@@ -99,7 +100,9 @@ def recipe_hash(values: dict) -> str:
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    pair: Recipe(**{name: entry.value for name, entry in values.items()}) for pair, values in PROTOCOLS.items()
+    (dataset.name, scale): Recipe(**{name: entry.value for name, entry in values.items()})
+    for dataset in DATASETS.values()
+    for scale, values in dataset.recipes.items()
 }
 
 
@@ -121,14 +124,13 @@ def recipe_for(experiment: Experiment) -> Recipe:
 def sources_for(experiment: Experiment) -> dict[str, str]:
     """Where each value of `recipe_for(experiment)` comes from, by field; BenchError where there is no recipe."""
     recipe_for(experiment)
-    values = PROTOCOLS[experiment.dataset, experiment.scale] | _varied(experiment)
+    values = get_dataset(experiment.dataset).recipes[experiment.scale] | _varied(experiment)
     return {name: entry.source for name, entry in values.items()}
 
 
 def _varied(experiment: Experiment) -> Values:
-    pair = (experiment.dataset, experiment.scale)
     method, backbone = get_method(experiment.method), get_backbone(experiment.backbone)
-    return variations(*pair, method, backbone, RECIPES[pair].iterations)
+    return variations(get_dataset(experiment.dataset), experiment.scale, method, backbone)
 
 
 def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:

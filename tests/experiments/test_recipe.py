@@ -8,9 +8,9 @@ import pytest
 
 from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, experiment, recipe_for, sources_for
+from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import factor_sources
 from bench.experiments.methods import METHODS as ALL_METHODS
-from bench.experiments.protocols import PROTOCOLS
 from bench.experiments.recipe import CHOICES, recipe_hash
 from bench.experiments.recipe import test_resizing as resizing  # not a test
 from bench.training.points import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
@@ -162,7 +162,7 @@ def test_every_value_has_a_source_and_every_change_its_own(exp):
     base = RECIPES[exp.dataset, exp.scale]
     for name in sources:
         if getattr(recipe, name) != getattr(base, name):
-            assert sources[name] != PROTOCOLS[exp.dataset, exp.scale][name].source, name
+            assert sources[name] != get_dataset(exp.dataset).recipes[exp.scale][name].source, name
     assert set(factor_sources(exp)) == {field.name for field in fields(exp)[4:]}
 
 

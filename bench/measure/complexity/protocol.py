@@ -11,7 +11,6 @@ from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import DATASETS, get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.methods import get_method
-from bench.experiments.protocols import PROTOCOLS
 
 SHORTER_SIDE, LONGER_SIDE, DIVISOR = 800, 1333, 32
 
@@ -96,7 +95,7 @@ def protocol(experiment: Experiment) -> dict[str, str]:
 def _crop_size(experiment: Experiment) -> Size:
     """Of the data set's recipe, varied for the backbone: also of methods that are not trained here."""
     varied = get_backbone(experiment.backbone).recipe_on.get(experiment.dataset, {})
-    values = PROTOCOLS[experiment.dataset, experiment.scale] | varied
+    values = get_dataset(experiment.dataset).recipes[experiment.scale] | varied
     return tuple(values["crop_size"].value)
 
 
