@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from bench.machine import available_cores, cpu_name
+
 PACKAGES = ("torch", "torchvision", "transformers", "timm", "fvcore")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,26 +63,6 @@ def state() -> dict:
     """
     facts = {name: fact for name, fact in collect().items() if name not in ("command", "start", "dirty")}
     return facts | {"edits": None if facts["commit"] == "unknown" else _uncommitted(REPOSITORY)}
-
-
-def cpu_name() -> str:
-    """Model name of the processor, "unknown" where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), platform.processor() or "unknown")
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return cores
 
 
 def _uncommitted(repository: Path) -> str:

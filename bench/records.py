@@ -3,9 +3,7 @@
 import fcntl
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_for, recipe_hash, test_resizing
+from bench.files import write_atomically
 
 SCHEMA = 1
 KINDS = ("complexity", "latency", "accuracy", "released")
@@ -210,21 +209,6 @@ class Store:
         if (path.parent.name, path.stem) != (record.key, record.name):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one, or all of the new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _name(kind: str, seed: int | None) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import bench.files
 import bench.records
 from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, recipe_for
 from bench.experiments.methods import SMALL_SIZES
+from bench.files import write_atomically
 from bench.provenance import collect, git_state
-from bench.records import Record, Store, write_atomically
+from bench.records import Record, Store
 from tests.report.fakes import PROVENANCE, R50, SMALL, WEIGHTS, accuracy, complexity, latency, released
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -221,7 +223,7 @@ def test_crash_before_the_rename_leaves_no_record(store, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench.records.os, "replace", crash)
+    monkeypatch.setattr(bench.files.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         store.write(complexity())
     monkeypatch.undo()

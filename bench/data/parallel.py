@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from torch.utils.data import DataLoader, Dataset
 
 from bench.errors import BenchError
-from bench.provenance import available_cores
+from bench.machine import available_cores
 
 _WORTHWHILE = 16  # images a process, for what it takes to start one
 

@@ -5,8 +5,6 @@ ADE20K          annotations_detectron2/<split>/*.png      classes 0 to 149, 255 
 COCO panoptic   panoptic_semseg_<split>/*.png             class index, 255 = void; crowds have their class
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from bench.data.parallel import in_parallel
 from bench.data.registry import Split, dataset_root, open_split
 from bench.errors import BenchError, one_line
 from bench.experiments.datasets import get_dataset
+from bench.files import whole_file
 
 Progress = Callable[[int, int, str], None]
 _LARGEST = 100_000_000  # pixels of a label image drawn from polygons
@@ -127,12 +126,5 @@ def _draw(label: Path) -> np.ndarray:
 
 def _save(labels: np.ndarray, path: Path) -> None:
     """PNG of uint8 [H, W], in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            Image.fromarray(labels).save(file, "PNG")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        Image.fromarray(labels).save(temporary, "PNG")

@@ -10,9 +10,7 @@ image, so that it can be stopped and can be shared by several processes.
 """
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from bench.errors import BenchError, one_line
 from bench.evaluation.base import Prediction
 from bench.evaluation.encoding import segment_annotations
 from bench.evaluation.results import id_colours
-from bench.records import write_atomically
+from bench.files import whole_file, write_atomically
 
 FORMAT = 1
 FACTS = "predictions.json"
@@ -128,21 +126,15 @@ class PredictionWriter:
 
     def _join(self, name: str, head: str, tail: str) -> None:
         """Write NAME.json from the parts, one of them in memory at a time, in the order of images."""
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".tmp", dir=self.folder)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(head)
-                separator = ""
-                for image in self._dataset.images:
-                    part = json.loads(self._part(image["id"]).read_bytes())[name]
-                    for entry in part if isinstance(part, list) else [part]:
-                        file.write(separator + json.dumps(entry))
-                        separator = ",\n"
-                file.write(tail)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, self.folder / f"{name}.json")
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with whole_file(self.folder / f"{name}.json") as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(head)
+            separator = ""
+            for image in self._dataset.images:
+                part = json.loads(self._part(image["id"]).read_bytes())[name]
+                for entry in part if isinstance(part, list) else [part]:
+                    file.write(separator + json.dumps(entry))
+                    separator = ",\n"
+            file.write(tail)
 
 
 def stems(dataset) -> dict[int, str]:
@@ -193,11 +185,5 @@ def _read_facts(path: Path) -> dict:
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)

@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from bench.evaluation.results import image_results, semantic_results
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
+from bench.files import whole_file
 from bench.training.engine import MEMORY_FORMAT
 from models.outputs import PixelPrediction
 
@@ -199,14 +198,9 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    """Write a file so that readers see the old one or all of the new one."""
-    temporary = path.with_name(f".{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise BenchError(f"cannot write {path} ({error.strerror}): free space or give another folder") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path

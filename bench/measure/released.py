@@ -11,6 +11,7 @@ from bench.evaluation.image_log import ImageLog
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import POST_PROCESSING, test_resizing
+from bench.machine import default_device
 from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.measure.complexity.flops import count_parameters
 from bench.records import Store
@@ -63,7 +64,7 @@ def measure_released(
     val_set = open_split(experiment.dataset, info.eval_split, data_root)
     opened = open_weights(weights, **experiment.to_dict())
     model, facts = opened.build(), opened.facts
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = model.to(device).to(memory_format=MEMORY_FORMAT)
     if experiment.scale == "paper":  # thousands of images
         use_form(model, fast_form(device))

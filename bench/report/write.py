@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.experiments.tables import TABLES, get_table
-from bench.records import Store, write_atomically
+from bench.files import write_atomically
+from bench.records import Store
 from bench.report.cells import Cell, TableCells
 from bench.report.claims import render_claims
 from bench.report.collect import collect_cells

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench import provenance
 from bench.experiments.hashing import content_hash
-from bench.records import Store, write_atomically
+from bench.files import write_atomically
+from bench.records import Store
 
 
 def begin(store: Store, name: str) -> float:

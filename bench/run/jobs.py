@@ -167,14 +167,13 @@ def _complexity(job: Job, store: Store, report: Reporter) -> None:
 
 
 def _latency(job: Job, store: Store, report: Reporter) -> None:
-    import torch
-
     from bench import provenance
+    from bench.machine import default_device
     from bench.measure.latency.timing import measure_latency
 
     begun, facts = time.monotonic(), provenance.collect(list(job.command))
     scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device().type
     _drop_older(scratch, job.since)
     results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
     facts["duration_s"] = time.monotonic() - begun

@@ -11,7 +11,7 @@ from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
 from bench.experiments.table import Measurement, PaperTable
 from bench.experiments.tables import timed_together
-from bench.provenance import available_cores
+from bench.machine import available_cores
 from bench.records import Store
 from bench.run import forced
 from bench.run.jobs import Job

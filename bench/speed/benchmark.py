@@ -13,8 +13,9 @@ from tabulate import tabulate
 from bench import provenance
 from bench.experiments.experiment import experiment
 from bench.experiments.hashing import content_hash
+from bench.files import write_atomically
+from bench.machine import default_device
 from bench.measure.complexity.flops import network_flops
-from bench.records import write_atomically
 from bench.speed.chart import draw_speed
 from bench.speed.copies import copies
 from bench.speed.peak_memory import OPERATIONS, peak_memory
@@ -40,7 +41,7 @@ def benchmark(store: Path, progress: Progress) -> list[Path]:
     A part that is measured is kept in the store's `work/` until the end: a run that was killed goes on after it, unless
     machine, software, commit or uncommitted edits differ. progress: called with the steps done, all steps, and a label.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device().type
     path, figure = store / "benchmark.json", store / "figures" / "speed.png"
     figure.parent.mkdir(parents=True, exist_ok=True)  # a store that cannot be written shows before minutes are spent
     facts, work = provenance.collect(), store / "work" / "benchmark.json"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError, one_line, unknown_name
-from bench.records import write_atomically
+from bench.files import write_atomically
 from bench.speed.gpu_parts import PARTS
 
 LIMIT_S = 465.0

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.data.transforms import IMAGENET, augment
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
-from bench.provenance import available_cores
+from bench.machine import available_cores
 from bench.training.distributed import World
 
 PREFETCHED = 2  # batches that a loading process holds ready

@@ -1,24 +1,21 @@
 """Checkpoint files of a training."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from bench.errors import BenchError
+from bench.files import whole_file
 
 REMEDY = "delete it to train this run from its start"
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Write to a temporary name, flush to disk, rename: a kill leaves the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")  # one name: what a kill leaves is overwritten; one process of a run writes
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """A kill leaves the old checkpoint or the new one."""
+    for left in path.parent.glob(f".{path.stem}-*.tmp"):  # by a kill: one process of a run writes
+        left.unlink(missing_ok=True)
+    with whole_file(path, durable=True) as temporary:
+        torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path, identity: str) -> dict | None:

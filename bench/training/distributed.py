@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.errors import BenchError, one_line
+from bench.machine import default_device
 
 PATIENCE = timedelta(hours=1)  # for the slowest process of a node that still compiles, loads or evaluates
 BUCKET = 25_000_000  # elements of gradients that are summed at once: 100 MB
@@ -18,10 +19,6 @@ BUCKET = 25_000_000  # elements of gradients that are summed at once: 100 MB
 
 class Stopped(Exception):
     """Asked to stop: what was done is saved, the same call goes on from there."""
-
-
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

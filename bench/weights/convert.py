@@ -1,7 +1,6 @@
 """From a public checkpoint to a safetensors file under our names, every tensor accounted for."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from bench.errors import BenchError, one_line
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment, experiment
+from bench.files import whole_file
 from bench.weights import shown
 from bench.weights.files import TensorFile, read_tensors
 from bench.weights.formats import detect
@@ -165,18 +165,10 @@ def _is_converted(path: Path) -> bool:
 
 def write_weights(state: Mapping[str, Tensor], metadata: dict[str, str], out: Path) -> None:
     """A converted file, whole or not at all; metadata: `bench.weights.load.pack`. Raises BenchError."""
-    temporary = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{out.stem}-", suffix=".tmp", dir=out.parent)
-        os.close(descriptor)
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out)
+        with whole_file(out) as temporary:
+            save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise BenchError(
             f"cannot write {out} ({one_line(error)}): free space, or give another file or store"
         ) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.synthesis.generated import read_marker, write_folder
 from bench.data.synthesis.layout_files import Picture, Segment, write_ade20k, write_cityscapes, write_coco
 from bench.data.synthesis.scenes import CLASSES, STUFF, draw_scene
 from bench.errors import BenchError, unknown_name
+from bench.files import read_marker, write_folder
 
 VERSION = 1  # raise it with every change of what is written
 CASES = (  # of the image at the position, and again from the ninth on

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.synthesis.generated import write_folder
 from bench.data.synthesis.scenes import CLASSES, SIZE, THINGS, Scene, draw_scene
+from bench.files import write_folder
 
 VERSION = 1  # raise it with every change of the pixels or labels: it names the data set in the records
 SPLITS = {"train": 400, "val": 100}

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.records import write_atomically
+from bench.files import write_atomically
 
 _NUMBERS = ("network_ms", "end_to_end_ms", "cost_s")
 

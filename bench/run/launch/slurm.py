@@ -11,7 +11,8 @@ from contextlib import redirect_stderr
 from io import StringIO
 
 from bench.errors import BenchError, one_line
-from bench.records import Store, write_atomically
+from bench.files import write_atomically
+from bench.records import Store
 from bench.run.launch.plan import Setup, Training, environment, log_path, work_folder
 from bench.run.launch.supervisor import STOP, Supervised
 

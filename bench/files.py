@@ -1,13 +1,42 @@
-"""Folders of generated files, which appear complete or not at all, whoever else writes the same at the same time."""
+"""Writing a file or a folder whole or not at all, whoever else reads or writes it at the same time."""
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import BenchError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that readers see the old one, or all of the new one, also after a crash of the machine."""
+    with whole_file(path, durable=True) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A new empty file beside `path` (hidden, ending in .tmp) that takes its place when the block ends without error.
+
+    The folder is made where it is missing. durable: whether to wait for the disk, so that a crash of the machine, and
+    not only of the process, leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:32]}-", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_folder(root: Path, marker: str, content: dict, write: Callable[[Path], None], replace: bool = False) -> None:

@@ -1,0 +1,36 @@
+"""What this machine has: processor, cores that this process may use, device."""
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cpu_name() -> str:
+    """Model name of the processor, "unknown" where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or "unknown")
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cores
+
+
+def default_device() -> "torch.device":
+    """The GPU where there is one, else the CPU."""
+    import torch  # only here: plans and provenance need cores and names alone
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
