@@ -140,15 +140,15 @@ class CocoPanoptic(Dataset):
     def _segments(self, index: int, png: Path) -> tuple[list[tuple[int, bool]], np.ndarray]:
         """(class index, crowd) of the segments that have pixels, and int16 [H, W]: position in that list or -1."""
         ids = read_segment_ids(png)
-        runs, lengths = _runs(ids.reshape(-1))
+        _, lengths, values = runs(ids.reshape(-1))
         infos = [info for info in self._annotations[index][1] if 0 < info[0] < 2**24]
         known = np.array([0] + [segment_id for segment_id, _, _ in infos])  # the first is void
         order = np.argsort(known, kind="stable")
-        positions = order[np.searchsorted(known, runs, sorter=order).clip(max=len(known) - 1)]
-        unknown = known[positions] != runs
+        positions = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
+        unknown = known[positions] != values
         if unknown.any():
             raise BenchError(
-                f"{png} has segment id {int(runs[unknown][0])}, which {self.annotation_file} does not list for it: "
+                f"{png} has segment id {int(values[unknown][0])}, which {self.annotation_file} does not list for it: "
                 "take both from the same download"
             )
         present = np.bincount(positions, minlength=len(known))[1:] > 0
@@ -192,10 +192,15 @@ def read_segment_ids(path: Path) -> np.ndarray:
     return rgba.view("<u4")[..., 0].astype(np.int32) & 0xFFFFFF
 
 
-def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values [R] and lengths [R] of the runs of equal values in [N]: far fewer than pixels, in segments."""
+def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, lengths and values [R] of the runs of equal values in [N]: far fewer than pixels, in segments."""
     starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
-    return values[starts], np.diff(starts, append=len(values))
+    return starts, np.diff(starts, append=len(values)), values[starts]
+
+
+def id_colours(ids: np.ndarray) -> np.ndarray:
+    """Panoptic PNG pixels uint8 [..., 3] of segment ids [...]: the inverse of `read_segment_ids`."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
 
 
 def _categories(content: dict, path: Path) -> tuple[Category, ...]:

@@ -28,8 +28,6 @@ from bench.data.coco_files import (
 from bench.data.images import read_image
 from bench.errors import BenchError
 
-_FAR = 1e6  # pixels; pycocotools walks along the sides of a polygon
-
 
 class CocoInstance(Dataset):
     """Images with the masks of their objects, which may overlap, in ascending image id.
@@ -80,26 +78,22 @@ class CocoInstance(Dataset):
 
     def _masks(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 [N] and masks bool [N, H, W]."""
-        from pycocotools import mask as rle  # only readers of instances need the package
+        from pycocotools import mask as rle_codec  # only readers of instances need the package
 
         entry = self.images[index]
         size = height, width = entry["height"], entry["width"]
         try:
-            objects = [(label, _run_lengths(segmentation, *size)) for label, segmentation in self._objects[index]]
-            objects = [(label, code) for label, code in objects if code is not None and rle.area(code) > 0]
-            if not objects:
-                return np.zeros(0, np.int64), np.zeros((0, *size), bool)
-            labels, codes = zip(*objects, strict=True)
-            masks = np.ascontiguousarray(rle.decode(list(codes)).transpose(2, 0, 1)).view(bool)
-            # What a code leaves out pycocotools leaves as it was in memory.
-            whole = [np.count_nonzero(mask) for mask in masks] == rle.area(list(codes)).tolist()
-        except (ValueError, TypeError, OverflowError, KeyError):
-            whole = False
-        if not whole:
+            objects = [(label, _code(segmentation, size)) for label, segmentation in self._objects[index]]
+        except (ValueError, TypeError) as error:
             raise BenchError(
                 f"{self.annotation_file}: a segmentation of image {entry['id']} is no mask of {width}x{height} pixels: "
                 f"{AGAIN}"
-            )
+            ) from error
+        objects = [(label, code) for label, code in objects if code is not None and rle_codec.area(code) > 0]
+        if not objects:
+            return np.zeros(0, np.int64), np.zeros((0, *size), bool)
+        labels, codes = zip(*objects, strict=True)
+        masks = np.ascontiguousarray(rle_codec.decode(list(codes)).transpose(2, 0, 1)).view(bool)
         return np.array(labels, np.int64), masks
 
     def _parse(self, content: dict) -> list[list[tuple[int, list | dict]]]:
@@ -122,28 +116,18 @@ class CocoInstance(Dataset):
         return parsed
 
 
-def _run_lengths(segmentation: list | dict, height: int, width: int) -> dict | None:
-    """Code of a mask as pycocotools' `annToRLE` makes it, of checked values; None without a polygon that has an area.
+def _code(segmentation: list | dict, size: tuple[int, int]) -> dict | None:
+    """Run lengths as pycocotools' `annToRLE` makes them; None without a polygon that has an area, as in detectron2.
 
-    Raises ValueError, TypeError, OverflowError or KeyError for anything else.
+    Raises ValueError or TypeError for what is no segmentation.
     """
-    from pycocotools import mask as rle
+    if isinstance(segmentation, list):
+        segmentation = [p for p in segmentation if np.ndim(p) != 1 or (len(p) >= 6 and len(p) % 2 == 0)]
+        if not segmentation:
+            return None
+    from bench.data.run_lengths import to_rle
 
-    if isinstance(segmentation, dict):
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError("another size")
-        if not isinstance(segmentation["counts"], list):
-            return {"size": [height, width], "counts": segmentation["counts"]}
-        counts = np.array(segmentation["counts"])
-        if counts.dtype.kind != "i" or counts.ndim != 1 or (counts < 0).any() or counts.sum() != height * width:
-            raise ValueError("run lengths do not fill the image")
-        return rle.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    polygons = [np.array(polygon, np.float64) for polygon in segmentation]
-    for polygon in polygons:
-        if polygon.ndim != 1 or not (np.abs(polygon) < _FAR).all():  # nor is it "not a number"
-            raise ValueError("no polygon")
-    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-    return rle.merge(rle.frPyObjects(polygons, height, width)) if polygons else None
+    return to_rle(segmentation, size)
 
 
 def _categories(content: dict, path: Path) -> tuple[Category, ...]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bench.data.run_lengths import encode_masks, to_rle
 from bench.errors import BenchError, one_line
 from bench.evaluation.base import Evaluator, Prediction, output_size
-from bench.evaluation.encoding import encode_masks, to_rle
 from bench.evaluation.overlaps import AREAS, InstanceOverlaps, measure_overlaps
 from bench.evaluation.postprocess import Size, Sizes, instance_predictions
 

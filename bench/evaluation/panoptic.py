@@ -4,18 +4,21 @@ PQ comes from hotcoco (tested against panopticapi), AP from pycocotools.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from bench.data.coco import CocoPanoptic, read_segment_ids
+from bench.data.coco import CocoPanoptic, read_segment_ids, runs
+from bench.data.run_lengths import segment_annotations
 from bench.evaluation.base import Evaluator, Prediction, check_size, output_size
 from bench.evaluation.confusion import Confusion
-from bench.evaluation.encoding import label_map, segment_annotations
 from bench.evaluation.instance import InstanceTruth, detect
 from bench.evaluation.overlaps import InstanceOverlaps, measure_overlaps
 from bench.evaluation.postprocess import Size, Sizes, panoptic_segments, resize_masks, semantic_labels
 from bench.evaluation.quality import PanopticQuality
+
+VOID = -1  # label of pixels without ground truth
 
 
 class PanopticEvaluator(Evaluator):
@@ -103,3 +106,11 @@ class PanopticEvaluator(Evaluator):
         segment_ids = read_segment_ids(path)
         check_size(prediction, segment_ids.shape, path)
         return segment_ids, entry["segments_info"]
+
+
+def label_map(segment_ids: np.ndarray, segments: Sequence[Mapping], class_index: Mapping[int, int]) -> np.ndarray:
+    """Contiguous class labels int64 [H, W], `VOID` where no segment lies. Crowd segments have their class."""
+    _, lengths, values = runs(segment_ids.T.reshape(-1))
+    classes = {segment["id"]: class_index[segment["category_id"]] for segment in segments}
+    labels = np.array([classes.get(value, VOID) for value in values.tolist()], dtype=np.int64)
+    return np.repeat(labels, lengths).reshape(segment_ids.shape[::-1]).T

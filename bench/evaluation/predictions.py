@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.data.coco import id_colours
+from bench.data.run_lengths import segment_annotations
 from bench.errors import BenchError, one_line
 from bench.evaluation.base import Prediction
-from bench.evaluation.encoding import segment_annotations
-from bench.evaluation.results import id_colours
 from bench.files import whole_file, write_atomically
 
 FORMAT = 1

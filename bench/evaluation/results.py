@@ -13,7 +13,8 @@ from pycocotools import mask as rle_codec
 from torch import Tensor
 
 from bench.data.classes import ClassInfo
-from bench.evaluation.encoding import encode_masks, segment_annotations
+from bench.data.coco import id_colours
+from bench.data.run_lengths import bounding_box, encode_masks, segment_annotations
 from bench.evaluation.postprocess import Sizes, instance_predictions, panoptic_segments, resize_masks, semantic_labels
 
 OBJECT_THRESHOLD = 0.8  # class probability that a panoptic segment needs
@@ -108,7 +109,7 @@ def instance_results(
             "image_id": image_id,
             "category_id": classes[label].id,
             "segmentation": mask,
-            "bbox": rle_codec.toBbox(mask).tolist(),
+            "bbox": bounding_box(mask),
             "score": score,
         }
         for score, label, mask in zip(result.scores.tolist(), result.labels.tolist(), masks, strict=True)
@@ -139,8 +140,3 @@ def semantic_results(labels: Tensor, classes: Sequence[ClassInfo], stem: str) ->
     name = f"{stem}_semantic.png"
     entry = {"semantic": {"file_name": name, "category_ids": [segment["id"] for segment in segments]}}
     return ImageResults(entry, {name: ids}, ids, segments)
-
-
-def id_colours(ids: np.ndarray) -> np.ndarray:
-    """COCO panoptic PNG pixels uint8 [H, W, 3] of segment ids [H, W]: id = R + 256 G + 65536 B."""
-    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)

@@ -8,9 +8,9 @@ import numpy as np
 
 from bench.data.coco import read_segment_ids
 from bench.data.images import open_image
+from bench.data.run_lengths import to_rle
 from bench.errors import BenchError, one_line
 from bench.evaluation.base import Prediction
-from bench.evaluation.encoding import to_rle
 from bench.evaluation.postprocess import Size
 from bench.evaluation.predictions import open_facts, stems
 from bench.evaluation.result_file import ResultFile

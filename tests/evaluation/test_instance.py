@@ -18,9 +18,9 @@ from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import binary_erosion
 
 from bench.data.registry import open_split
+from bench.data.run_lengths import encode_masks
 from bench.errors import BenchError
 from bench.evaluation.base import Prediction
-from bench.evaluation.encoding import encode_masks
 from bench.evaluation.evaluators import make_evaluator
 from bench.evaluation.instance import InstanceEvaluator
 from tests.evaluation.panoptic_folder import class_logits, mask_logits

@@ -14,7 +14,7 @@ from panopticapi.evaluation import pq_compute_single_core
 
 from bench.data.coco import read_segment_ids
 from bench.data.registry import open_split
-from bench.evaluation.encoding import segment_annotations
+from bench.data.run_lengths import segment_annotations
 from bench.evaluation.quality import PanopticQuality
 from tests.evaluation.panoptic_folder import save_ids
 

@@ -7,10 +7,11 @@ from pycocotools import mask as rle_codec
 from scipy import ndimage
 
 from bench.data.classes import ClassInfo, classes_of
+from bench.data.coco import id_colours
 from bench.evaluation import overlay
 from bench.evaluation.overlay import draw_overlay, label_segments
 from bench.evaluation.postprocess import resize_masks
-from bench.evaluation.results import id_colours, image_results, instance_map, panoptic_result, semantic_results
+from bench.evaluation.results import image_results, instance_map, panoptic_result, semantic_results
 from tests.evaluation.panoptic_folder import class_logits, mask_logits
 
 # Ids with holes, a thing after a stuff class.

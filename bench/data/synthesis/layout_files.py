@@ -8,7 +8,6 @@ Cityscapes' polygons are painted in their order, as cityscapesScripts makes its 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 from bench.data.classes import ClassInfo, classes_of
+from bench.data.coco import id_colours
+from bench.data.run_lengths import bounding_box, encode_masks, run_lengths
 
 _CLASSES = {  # class of `scenes`: that of COCO, of ADE20K, of Cityscapes
     "disc": ("sports ball", "ball", "car"),
@@ -91,8 +92,12 @@ def _panoptic(picture: Picture, classes: dict[str, ClassInfo]) -> tuple[list[dic
         segment_id, mask = (position + 1) * 1_070_001 % 2**24, segment.mask
         ids[mask] = segment_id
         info = {"id": segment_id, "category_id": classes[_CLASSES[segment.kind][0]].id, "iscrowd": int(segment.crowd)}
-        infos.append({**info, "bbox": _bbox(mask), "area": int(mask.sum())})
-    return infos, np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+        infos.append({**info, "bbox": _box(mask), "area": int(mask.sum())})
+    return infos, id_colours(ids)
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    return [int(number) for number in bounding_box(encode_masks(mask[None])[0])]
 
 
 def _instances(picture: Picture, classes: dict[str, ClassInfo], image_id: int) -> Iterator[dict]:
@@ -102,7 +107,8 @@ def _instances(picture: Picture, classes: dict[str, ClassInfo], image_id: int) -
             continue
         if segment.crowd:
             height, width = mask.shape
-            segmentation = {"counts": _run_lengths(mask), "size": [height, width]}
+            counts = run_lengths(encode_masks(mask[None])[0]["counts"])
+            segmentation = {"counts": counts.tolist(), "size": [height, width]}
         else:
             parts = list(outlines(mask))
             mask = np.any([part for part, _ in parts], axis=0)
@@ -112,22 +118,10 @@ def _instances(picture: Picture, classes: dict[str, ClassInfo], image_id: int) -
             "area": float(mask.sum()),
             "iscrowd": int(segment.crowd),
             "image_id": image_id,
-            "bbox": [float(number) for number in _bbox(mask)],
+            "bbox": bounding_box(encode_masks(mask[None])[0]),
             "category_id": info.id,
             "id": 1000 * image_id + position,
         }
-
-
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed RLE: pixels off, on, off, ... down the columns."""
-    runs = [(bool(value), len(list(run))) for value, run in groupby(mask.ravel(order="F"))]
-    return ([0] if runs[0][0] else []) + [length for _, length in runs]
-
-
-def _bbox(mask: np.ndarray) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
 
 
 def write_ade20k(folder: Path, split: str, pictures: Iterable[Picture]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.data.coco import id_colours
 from bench.data.synthesis.scenes import CLASSES, SIZE, THINGS, Scene, draw_scene
 from bench.files import write_folder
 
@@ -53,14 +54,14 @@ def _write(folder: Path, progress: Callable[[int, int], None] | None) -> None:
             scene = draw_scene(number, index, VERSION)
             image_id = _FIRST_IMAGE_ID[split] + index
             name = f"{image_id:06d}.png"
-            segments, png = _describe(scene)
+            segments, things, png = _describe(scene, image_id, first=len(instances) + 1)
             _save(scene.image, folder / split / name)
             _save(png, annotations / f"panoptic_{split}" / name)
             # The pixels' hash: PNG bytes differ between zlib versions, the pixels do not.
             pixels = hashlib.sha256(scene.image.tobytes()).hexdigest()
             images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE, "sha256": pixels})
             panoptic.append({"image_id": image_id, "file_name": name, "segments_info": segments})
-            instances += _instances(scene, segments, image_id, first=len(instances) + 1)
+            instances += things
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -78,33 +79,24 @@ def _categories() -> list[dict]:
     ]
 
 
-def _describe(scene: Scene) -> tuple[list[dict], np.ndarray]:
-    """`segments_info` of a scene and its panoptic PNG pixels, uint8 [128, 128, 3], id = R + 256 G + 65536 B."""
+def _describe(scene: Scene, image_id: int, first: int) -> tuple[list[dict], list[dict], np.ndarray]:
+    """`segments_info` of a scene, COCO's annotations of its things (ids from `first`), and its panoptic PNG's pixels,
+    uint8 [128, 128, 3].
+    """
+    from bench.data.run_lengths import segment_annotations  # here: whoever only counts or times does without
+
     ids = np.array([(position + 1) * 1_070_001 % 2**24 for position in range(len(scene.classes))])
-    segments = []
-    for position, label in enumerate(scene.classes):
-        mask = scene.segments == position
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        x, y = int(columns[0]), int(rows[0])
-        segment = {"id": int(ids[position]), "category_id": CATEGORY_IDS[label], "area": int(mask.sum())}
-        box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
-        segments.append({**segment, "bbox": box, "iscrowd": 0})
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=1).astype(np.uint8)
-    return segments, colours[scene.segments]
-
-
-def _instances(scene: Scene, segments: list[dict], image_id: int, first: int) -> list[dict]:
-    from pycocotools import mask as rle  # here: whoever only counts or times does without
-
-    annotations = []
-    for position, label in enumerate(scene.classes):
-        if label >= NUM_THINGS:
-            continue
-        encoded = rle.encode(np.asfortranarray(scene.segments == position, dtype=np.uint8))
-        segmentation = {"size": [SIZE, SIZE], "counts": encoded["counts"].decode("ascii")}
-        number = first + len(annotations)
-        annotations.append({**segments[position], "id": number, "image_id": image_id, "segmentation": segmentation})
-    return annotations
+    named = [{"id": position, "category_id": CATEGORY_IDS[label]} for position, label in enumerate(scene.classes)]
+    infos, things = [], []
+    for id_, label, found in zip(
+        ids.tolist(), scene.classes, segment_annotations(0, scene.segments, named), strict=True
+    ):
+        box = [int(number) for number in found["bbox"]]
+        infos.append({"id": id_, "category_id": found["category_id"], "area": found["area"], "bbox": box, "iscrowd": 0})
+        if label < NUM_THINGS:
+            number = {"id": first + len(things), "image_id": image_id, "segmentation": found["segmentation"]}
+            things.append({**infos[-1], **number})
+    return infos, things, id_colours(ids)[scene.segments]
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:

@@ -1,19 +1,13 @@
-"""Segments and masks, true or predicted, in the forms that the metrics want: class labels and COCO's run lengths."""
+"""Masks and maps of segments as COCO's run lengths (down the columns, off and on in turn) and back."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as rle_codec
 
-VOID = -1  # label of pixels without ground truth
+from bench.data.coco import runs
 
-
-def label_map(segment_ids: np.ndarray, segments: Sequence[Mapping], class_index: Mapping[int, int]) -> np.ndarray:
-    """Contiguous class labels int64 [H, W], `VOID` where no segment lies. Crowd segments have their class."""
-    _, lengths, values = _runs(segment_ids)
-    classes = {segment["id"]: class_index[segment["category_id"]] for segment in segments}
-    labels = np.array([classes.get(value, VOID) for value in values.tolist()], dtype=np.int64)
-    return np.repeat(labels, lengths).reshape(segment_ids.shape[::-1]).T
+_FAR = 1e6  # pixels; pycocotools walks along the sides of a polygon
 
 
 def encode_masks(masks: np.ndarray) -> list[dict]:
@@ -27,7 +21,7 @@ def encode_masks(masks: np.ndarray) -> list[dict]:
 
 def encode_segments(segment_ids: np.ndarray, wanted: Sequence[int]) -> list[dict]:
     """`encode_masks` of `segment_ids == id` for each wanted id, in one pass over the map [H, W]."""
-    starts, lengths, values = _runs(segment_ids)
+    starts, lengths, values = runs(segment_ids.T.reshape(-1))
     order = np.argsort(values, kind="stable")  # so that the runs of one segment stay in their order
     sorted_values = values[order]
     ids = np.array(wanted, dtype=np.int64)
@@ -35,13 +29,18 @@ def encode_segments(segment_ids: np.ndarray, wanted: Sequence[int]) -> list[dict
     height, width = segment_ids.shape
     raw = []
     for first, end in zip(firsts, ends, strict=True):
-        runs = order[first:end]
-        edges = np.empty(2 * len(runs) + 2, dtype=np.int64)
+        mine = order[first:end]
+        edges = np.empty(2 * len(mine) + 2, dtype=np.int64)
         edges[0], edges[-1] = 0, segment_ids.size
-        edges[1:-1:2], edges[2:-1:2] = starts[runs], starts[runs] + lengths[runs]
+        edges[1:-1:2], edges[2:-1:2] = starts[mine], starts[mine] + lengths[mine]
         counts = np.diff(edges)
         raw.append({"size": [height, width], "counts": (counts if counts[-1] else counts[:-1]).tolist()})
     return [_json_ready(rle) for rle in rle_codec.frPyObjects(raw, height, width)] if raw else []
+
+
+def bounding_box(rle: Mapping) -> list[float]:
+    """Left, top, width and height in pixels of a mask in run lengths; zeros for an empty one."""
+    return rle_codec.toBbox(rle).tolist()
 
 
 def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: Sequence[Mapping]) -> list[dict]:
@@ -54,7 +53,7 @@ def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: Sequen
             "iscrowd": int(segment.get("iscrowd", 0)),
             "segmentation": rle,
             "area": int(rle_codec.area(rle)),
-            "bbox": rle_codec.toBbox(rle).tolist(),
+            "bbox": bounding_box(rle),
         }
         for segment, rle in zip(segments, masks, strict=True)
     ]
@@ -67,8 +66,11 @@ def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
     """
     height, width = size
     if isinstance(segmentation, list):
-        polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-        if not polygons or any(p.ndim != 1 or len(p) < 6 or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
+        try:
+            polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
+        except OverflowError as error:
+            raise ValueError("a polygon with numbers that are none") from error
+        if not polygons or any(p.ndim != 1 or len(p) < 6 or len(p) % 2 or not (abs(p) < _FAR).all() for p in polygons):
             raise ValueError("a polygon needs three points or more")
         # Far outside the image, points would only cost memory.
         limit = 4.0 * max(size)
@@ -77,7 +79,7 @@ def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
     if not isinstance(segmentation, dict) or list(segmentation.get("size") or ()) != [height, width]:
         raise ValueError(f"no polygons and no run lengths of a {width}x{height} image")
     counts = segmentation.get("counts")
-    lengths = _run_lengths(counts)
+    lengths = run_lengths(counts)
     if len(lengths) == 0 or (lengths < 0).any() or lengths.sum() != height * width:
         raise ValueError(f"run lengths that do not fill a {width}x{height} image")
     if isinstance(counts, str):
@@ -85,7 +87,7 @@ def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
     return _json_ready(rle_codec.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width))
 
 
-def _run_lengths(counts: object) -> np.ndarray:
+def run_lengths(counts: object) -> np.ndarray:
     """Run lengths int64 of COCO's list or string: five bits a character, lowest first, 32 says that more follow, the
     last one's 16 is the sign; from the fourth on a number is the difference to the one two before it.
     """
@@ -109,13 +111,6 @@ def _run_lengths(counts: object) -> np.ndarray:
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
-
-
-def _runs(segment_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, lengths and values of the runs of equal ids [H, W], columns from left to right, each from the top."""
-    flat = segment_ids.T.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    return starts, np.diff(starts, append=flat.size), flat[starts]
 
 
 def _json_ready(rle: dict) -> dict:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as rle_codec
 
-from bench.evaluation.encoding import VOID, encode_masks, encode_segments, label_map, segment_annotations, to_rle
+from bench.data.run_lengths import encode_masks, encode_segments, segment_annotations, to_rle
+from bench.evaluation.panoptic import VOID, label_map
 
 IDS = np.array([0, 1, 7, 300, 70_000], dtype=np.int32)
 maps = array_shapes(min_dims=2, max_dims=2, max_side=12).flatmap(
