@@ -22,9 +22,9 @@ def score(name: DatasetName, predictions: Predictions, data_root: DataRoot = Non
     from tabulate import tabulate
 
     from bench.data.registry import open_split
-    from bench.evaluation.evaluators import make_evaluator
-    from bench.evaluation.predictions import open_facts
-    from bench.evaluation.saved import SavedPredictions
+    from bench.evaluation.evaluate import make_evaluator
+    from bench.evaluation.prediction_writer import open_facts
+    from bench.evaluation.saved_predictions import SavedPredictions
     from bench.experiments.datasets import get_dataset
 
     info = get_dataset(name)
@@ -41,7 +41,7 @@ def score(name: DatasetName, predictions: Predictions, data_root: DataRoot = Non
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         for image in bar.track(dataset.images, description="scoring"):
-            evaluator.take(evaluator.measure_prediction(saved.of(image)))
+            evaluator.take(evaluator.measure(saved.of(image)))
     metrics = evaluator.compute()
     rows = [(metric, "" if value != value else repr(value), "%", len(dataset)) for metric, value in metrics.items()]
     typer.echo(tabulate(rows, ["metric", "value", "unit", "n"], disable_numparse=True, colalign=("left", "left")))

@@ -85,7 +85,7 @@ def _count(info: Dataset, dataset: Split) -> list[str]:
 
 def _unusable(info: Dataset, dataset: Split) -> list[str]:
     """What would stop the evaluation after a training, and a panoptic split in which there is nothing to learn."""
-    from bench.evaluation.evaluators import make_evaluator  # which imports the readers
+    from bench.evaluation.evaluate import make_evaluator  # which imports the readers
 
     problems = []
     if info.task == "panoptic" and all(len(dataset.files(index)) == 1 for index in range(len(dataset))):

@@ -2,16 +2,15 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from bench.data.run_lengths import encode_masks, to_rle
+from bench.data.run_lengths import to_rle
 from bench.errors import BenchError, one_line
-from bench.evaluation.base import Evaluator, Prediction, output_size
+from bench.evaluation.evaluator import Evaluator
+from bench.evaluation.image_results import ImageResults
 from bench.evaluation.overlaps import AREAS, InstanceOverlaps, measure_overlaps
-from bench.evaluation.postprocess import Size, Sizes, instance_predictions
+from bench.evaluation.postprocess import Size
 
 _KEYS = ("image_id", "category_id", "segmentation", "area", "iscrowd")
 
@@ -28,16 +27,10 @@ class InstanceEvaluator(Evaluator):
         self._truth = InstanceTruth(dataset.annotation_file, self._known, self._category_ids)
         self._overlaps = InstanceOverlaps(self._category_ids)
 
-    def predict(
-        self, image_id: int, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None
-    ) -> Prediction:
-        found = detect(image_id, class_logits, mask_logits, self._category_ids, [True] * len(self._category_ids), sizes)
-        return Prediction(image_id, output_size(mask_logits, sizes), instances=found)
-
-    def measure_prediction(self, prediction: Prediction) -> dict:
-        image = self._image(prediction)
-        truth = self._truth.of(prediction.image_id, prediction.size)
-        return {"image": image, "overlaps": measure_overlaps(prediction.instances, truth, boundary=True)}
+    def measure(self, results: ImageResults) -> dict:
+        image = self._image(results)
+        truth = self._truth.of(results.image_id, results.size)
+        return {"image": image, "overlaps": measure_overlaps(results.instances, truth, boundary=True)}
 
     def _counters(self) -> dict:
         return {"overlaps": self._overlaps}
@@ -90,25 +83,6 @@ class InstanceTruth:
             raise BenchError(
                 f"{self._path}: an instance of image {image_id} has {one_line(error)}: download the file again"
             ) from None
-
-
-def detect(
-    image_id: int,
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    category_ids: Sequence[int],
-    is_thing: Sequence[bool],
-    sizes: Sizes | None = None,
-) -> list[dict]:
-    """COCO result entries of an image's logits; those with empty masks, which cannot match, are left out."""
-    result = instance_predictions(class_logits, mask_logits, is_thing, sizes=sizes)
-    found = result.masks.flatten(1).any(1)
-    masks = encode_masks(result.masks[found].cpu().numpy())
-    scores, labels = result.scores[found].tolist(), result.labels[found].tolist()
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "segmentation": mask, "score": score}
-        for score, label, mask in zip(scores, labels, masks, strict=True)
-    ]
 
 
 def _size(image: Mapping) -> Size | None:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from bench.data.coco import CocoPanoptic, read_segment_ids, runs
 from bench.data.run_lengths import segment_annotations
-from bench.evaluation.base import Evaluator, Prediction, check_size, output_size
-from bench.evaluation.confusion import Confusion
-from bench.evaluation.instance import InstanceTruth, detect
+from bench.evaluation.evaluator import Evaluator, check_size
+from bench.evaluation.image_results import ImageResults
+from bench.evaluation.instance import InstanceTruth
 from bench.evaluation.overlaps import InstanceOverlaps, measure_overlaps
-from bench.evaluation.postprocess import Size, Sizes, panoptic_segments, resize_masks, semantic_labels
+from bench.evaluation.postprocess import Size
 from bench.evaluation.quality import PanopticQuality
+from bench.evaluation.semantic import Confusion
 
 VOID = -1  # label of pixels without ground truth
 
@@ -37,7 +37,6 @@ class PanopticEvaluator(Evaluator):
         super().__init__(dataset)
         self._category_ids = [category.id for category in dataset.categories]
         self._class_index = {id_: index for index, id_ in enumerate(self._category_ids)}
-        self._is_thing = [category.is_thing for category in dataset.categories]
         self._things = {category.id for category in dataset.categories if category.is_thing}
         self._panoptic_dir = dataset.panoptic_dir
         # The data set has checked the file when it was opened.
@@ -53,37 +52,21 @@ class PanopticEvaluator(Evaluator):
         self._overlaps = InstanceOverlaps(self._things)
         self._confusion = Confusion(len(self._category_ids))
 
-    def predict(
-        self, image_id: int, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None
-    ) -> Prediction:
-        size = output_size(mask_logits, sizes)
-        if sizes is not None:  # semantic results need every mask at full size, so the others take them from there
-            mask_logits = resize_masks(mask_logits, *sizes)
-        panoptic = panoptic_segments(class_logits, mask_logits, self._is_thing)
-        return Prediction(
-            image_id,
-            size,
-            segment_ids=panoptic.segmentation.cpu().numpy(),
-            segments=[{"id": s["id"], "category_id": self._category_ids[s["category"]]} for s in panoptic.segments],
-            instances=detect(image_id, class_logits, mask_logits, self._category_ids, self._is_thing),
-            labels=semantic_labels(class_logits, mask_logits).cpu().numpy(),
-        )
-
-    def measure_prediction(self, prediction: Prediction) -> dict:
-        image, image_id = self._image(prediction), prediction.image_id
-        segment_ids, segments = self._truth(prediction)
+    def measure(self, results: ImageResults) -> dict:
+        image, image_id = self._image(results), results.image_id
+        segment_ids, segments = self._truth(results)
         true = segment_annotations(image_id, segment_ids, segments)
-        predicted = segment_annotations(image_id, prediction.segment_ids, prediction.segments)
+        predicted = segment_annotations(image_id, results.segment_ids, results.segments)
         if self._instances is None:
             instances = [annotation for annotation in true if annotation["category_id"] in self._things]
         else:
-            instances = self._instances.of(image_id, prediction.size)
+            instances = self._instances.of(image_id, results.size)
         labels = label_map(segment_ids, segments, self._class_index)
         return {
             "image": image,
             "quality": self._quality.measure(true, predicted, image),
-            "overlaps": measure_overlaps(prediction.instances, instances),
-            "confusion": self._confusion.measure(labels, prediction.labels),
+            "overlaps": measure_overlaps(results.instances, instances),
+            "confusion": self._confusion.measure(labels, results.labels),
         }
 
     def _counters(self) -> dict:
@@ -96,15 +79,15 @@ class PanopticEvaluator(Evaluator):
             "mIoU_pan": self._confusion.mean_iou(),
         }
 
-    def _truth(self, prediction: Prediction) -> tuple[np.ndarray, list[dict]]:
+    def _truth(self, results: ImageResults) -> tuple[np.ndarray, list[dict]]:
         """Map of segment ids and their infos; an image without annotation is all void."""
-        size: Size = prediction.size
-        entry = self._annotations.get(prediction.image_id)
+        size: Size = results.size
+        entry = self._annotations.get(results.image_id)
         if entry is None:
             return np.zeros(size, dtype=np.int32), []
         path = self._panoptic_dir / entry["file_name"]
         segment_ids = read_segment_ids(path)
-        check_size(prediction, segment_ids.shape, path)
+        check_size(results, segment_ids.shape, path)
         return segment_ids, entry["segments_info"]
 
 

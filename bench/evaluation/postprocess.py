@@ -27,10 +27,14 @@ _GPU_CHUNK = 2**26
 
 @dataclass(frozen=True)
 class PanopticResult:
-    """segmentation: int32 [H, W], 0 is void. segments: {"id" (from 1), "category" (contiguous), "is_thing"} each."""
+    """segmentation: int32 [H, W], 0 is void. segments: {"id" (from 1), "category" (contiguous), "is_thing"} each.
+
+    scores: class probability of the (first) query of each segment.
+    """
 
     segmentation: Tensor
     segments: list[dict]
+    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,13 @@ def panoptic_segments(
     scores, labels = scores[keep], labels[keep].tolist()
     if not labels:
         empty = torch.zeros(_output_size(mask_logits, sizes), dtype=torch.int32, device=mask_logits.device)
-        return PanopticResult(empty, [])
+        return PanopticResult(empty, [], [])
 
     winner, covered, mask_areas = _compete(scores, mask_logits, keep.nonzero().flatten().tolist(), sizes)
     won_areas = winner.flatten().bincount(minlength=len(labels)).tolist()
     visible_areas = winner[covered].bincount(minlength=len(labels)).tolist()
 
-    segments: list[dict] = []
+    segments, segment_scores = [], []
     segment_ids = [0] * len(labels)  # of each kept query; 0 where it is dropped
     stuff_ids: dict[int, int] = {}
     for query, label in enumerate(labels):
@@ -161,10 +165,11 @@ def panoptic_segments(
             continue
         segment_ids[query] = len(segments) + 1
         segments.append({"id": len(segments) + 1, "category": label, "is_thing": bool(is_thing[label])})
+        segment_scores.append(float(scores[query]))
         if not is_thing[label]:
             stuff_ids[label] = segment_ids[query]
     lookup = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)
-    return PanopticResult(lookup[winner] * covered, segments)
+    return PanopticResult(lookup[winner] * covered, segments, segment_scores)
 
 
 def _compete(

@@ -1,18 +1,58 @@
 """mIoU and pixel accuracy of semantic segmentation, as in table 3 of the paper."""
 
-from torch import Tensor
+from collections.abc import Mapping
+
+import numpy as np
 
 from bench.errors import BenchError
-from bench.evaluation.base import Evaluator, Prediction, check_size, output_size
-from bench.evaluation.confusion import Confusion
-from bench.evaluation.postprocess import Sizes, semantic_labels, semantic_labels_of
+from bench.evaluation.evaluator import Evaluator, check_size
+from bench.evaluation.image_results import ImageResults
+
+
+class Confusion:
+    """Pixels by class of the truth and of the prediction, added up over images.
+
+    missing_counts: whether a class that is predicted, but nowhere true, has IoU 0, as in Cityscapes' evaluation;
+    otherwise it is left out of the mean.
+    """
+
+    def __init__(self, num_classes: int, missing_counts: bool = False):
+        self._pixels = np.zeros((num_classes, num_classes), dtype=np.int64)  # [truth, prediction]
+        self._missing_counts = missing_counts
+
+    def measure(self, truth: np.ndarray, predicted: np.ndarray) -> dict:
+        """Of one image, what `take` counts, as plain JSON values: places in the matrix that are not zero, and pixels.
+
+        truth, predicted: class indices [H, W] of whole-number types; what is no class in the truth is ignored.
+        """
+        classes = len(self._pixels)
+        valid = (truth >= 0) & (truth < classes)
+        pairs = truth[valid].astype(np.int64) * classes + predicted[valid]
+        counts = np.bincount(pairs, minlength=1)
+        places = np.flatnonzero(counts)
+        return {"places": places.tolist(), "pixels": counts[places].tolist()}
+
+    def take(self, image_id: int, measured: Mapping) -> None:
+        """Count one image; the order of images does not matter."""
+        self._pixels.reshape(-1)[measured["places"]] += np.array(measured["pixels"], dtype=np.int64)
+
+    def mean_iou(self) -> float:
+        """Mean IoU in percent over the classes that are in the truth (see `missing_counts`); nan without any."""
+        correct, truth = self._pixels.diagonal(), self._pixels.sum(1)
+        union = truth + self._pixels.sum(0) - correct
+        counted = (union if self._missing_counts else truth) > 0
+        return 100.0 * float(np.mean(correct[counted] / union[counted])) if counted.any() else float("nan")
+
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that are not ignored and right, in percent; nan without any."""
+        total = self._pixels.sum()
+        return 100.0 * float(self._pixels.trace() / total) if total else float("nan")
 
 
 class SemanticEvaluator(Evaluator):
     """mIoU over the classes of the ground truth, and the share of right pixels; ignored pixels (255) do not count.
 
-    On Cityscapes a class that is predicted but nowhere true counts as 0, as in its official evaluation. With `sizes`,
-    class scores and not masks are brought to the image's original size (`semantic_labels_of`).
+    On Cityscapes a class that is predicted but nowhere true counts as 0, as in its official evaluation.
     """
 
     def __init__(self, dataset, missing_counts: bool = False):
@@ -21,25 +61,14 @@ class SemanticEvaluator(Evaluator):
         self._positions = {image["id"]: index for index, image in enumerate(dataset.images)}
         self._confusion = Confusion(len(dataset.categories), missing_counts)
 
-    def predict(
-        self, image_id: int, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None
-    ) -> Prediction:
-        if sizes is None:
-            labels = semantic_labels(class_logits, mask_logits)
-        else:
-            labels = semantic_labels_of(class_logits, mask_logits, *sizes)
-        return Prediction(image_id, output_size(mask_logits, sizes), labels=labels.cpu().numpy())
-
-    def measure_prediction(self, prediction: Prediction) -> dict:
-        image = self._image(prediction)
-        truth = self._dataset.label_map(self._positions[prediction.image_id])
-        check_size(prediction, truth.shape, "its annotation")
+    def measure(self, results: ImageResults) -> dict:
+        image = self._image(results)
+        truth = self._dataset.label_map(self._positions[results.image_id])
+        check_size(results, truth.shape, "its annotation")
         classes = len(self._dataset.categories)
-        if prediction.labels.size and not 0 <= prediction.labels.min() <= prediction.labels.max() < classes:
-            raise BenchError(
-                f"a label of image {prediction.image_id} is no class: give indices from 0 to {classes - 1}"
-            )
-        return {"image": image, "confusion": self._confusion.measure(truth, prediction.labels)}
+        if results.labels.size and not 0 <= results.labels.min() <= results.labels.max() < classes:
+            raise BenchError(f"a label of image {results.image_id} is no class: give indices from 0 to {classes - 1}")
+        return {"image": image, "confusion": self._confusion.measure(truth, results.labels)}
 
     def _counters(self) -> dict:
         return {"confusion": self._confusion}

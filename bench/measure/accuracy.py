@@ -13,12 +13,10 @@ from bench.data.coco import Sample
 from bench.data.registry import open_split, split_fingerprint
 from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
-from bench.evaluation.base import Evaluator, Prediction
-from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.evaluate import clear, evaluate_shared, make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.postprocess import pixel_labels
-from bench.evaluation.predictions import PredictionWriter
-from bench.evaluation.sharded import clear, evaluate_shared
+from bench.evaluation.image_results import ImageResults, image_results
+from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
@@ -35,7 +33,6 @@ from bench.weights.imagenet import load_imagenet
 from bench.weights.load import pack
 from bench.zoo import build_model
 from models.clustering import fast_form, use_form
-from models.outputs import PixelPrediction
 
 EVALUATION_SHARE = 0.05  # of the progress bar
 PREDICTIONS = "predictions"
@@ -105,7 +102,7 @@ def measure_accuracy(
     }
     resizing = recipe.test_shorter_side, recipe.test_longer_side
     found = evaluate_shared(
-        lambda evaluator, index: predict_image(model, evaluator, val_set[index], resizing),
+        lambda index: predict_image(model, val_set, val_set[index], resizing),
         val_set, folder, evaluated, world, on_image, execution.stop,
         prediction_writer(folder, experiment, f"seed {seed}", val_set, world),
     )  # fmt: skip
@@ -187,18 +184,15 @@ def _forget_evaluation(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def predict_image(model: nn.Module, evaluator: Evaluator, sample: Sample, resizing: Resizing) -> Prediction:
-    """What `model`, in evaluation mode, predicts for one image, as the evaluator counts it."""
+def predict_image(model: nn.Module, dataset: Dataset, sample: Sample, resizing: Resizing) -> ImageResults:
+    """What `model`, in evaluation mode, predicts for one image of the data set, as it is evaluated."""
     model.eval()
     image = resize_image(sample.image, *resizing)
     batch = preprocess([image], normalisation=normalisation_of(model))
     batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     output = model(batch)
     sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
-    if isinstance(output, PixelPrediction):
-        labels = pixel_labels(output.logits[0], *sizes).cpu().numpy()
-        return Prediction(sample.image_id, sizes[-1], labels=labels)
-    return evaluator.predict(sample.image_id, output.class_logits[0], output.mask_logits[0], sizes)
+    return image_results(sample.image_id, output, dataset.task, sizes, dataset.categories)
 
 
 def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
@@ -230,8 +224,8 @@ def evaluate(
     for index in range(len(dataset)):
         if evaluator.has(dataset.images[index]["id"]):
             continue
-        predicted = predict_image(model, evaluator, dataset[index], resizing)
-        measured = evaluator.measure_prediction(predicted)
+        predicted = predict_image(model, dataset, dataset[index], resizing)
+        measured = evaluator.measure(predicted)
         if predictions:
             predictions.write(predicted)  # before the log, which says that all is done
         evaluator.take(measured)

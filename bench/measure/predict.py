@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,14 @@ from bench.data.classes import ClassInfo, classes_of
 from bench.data.images import open_image, read_image
 from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
+from bench.evaluation.image_results import image_results
 from bench.evaluation.overlay import draw_overlay, label_segments
-from bench.evaluation.postprocess import pixel_labels, semantic_labels_of
-from bench.evaluation.results import image_results, semantic_results
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import test_resizing
 from bench.files import whole_file
+from bench.measure.result_files import result_files
 from bench.training.engine import MEMORY_FORMAT
-from models.outputs import PixelPrediction
 
 _SUFFIXES = {
     "panoptic": ("_panoptic.png", "_semantic.png"),
@@ -146,19 +146,13 @@ def _predict(
     batch = preprocess([image], normalisation=normalisation_of(model))
     batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
     prediction = model(batch)
-    if isinstance(prediction, PixelPrediction):
-        arrays = {"logits": prediction.logits[0]}
-    else:
-        arrays = {"class_logits": prediction.class_logits[0], "mask_logits": prediction.mask_logits[0]}
+    logits = [field.name for field in fields(prediction) if field.name.endswith("logits")]
+    arrays = {name: getattr(prediction, name)[0] for name in logits}
     if not all(array.isfinite().all() for array in arrays.values()):
         raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
     height, width = pixels.shape[:2]
-    sizes = batch.shape[-2:], image.shape[-2:], (height, width)
-    if task == "semantic":
-        labels_of = pixel_labels if "logits" in arrays else semantic_labels_of
-        results = semantic_results(labels_of(*arrays.values(), *sizes), classes, path.stem)
-    else:
-        results = image_results(task, *arrays.values(), classes, path.stem, image_id, sizes)
+    sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), (height, width)
+    results = result_files(image_results(image_id, prediction, task, sizes, classes), classes, path.stem)
 
     header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
     entry = {"image": header, **results.entry}

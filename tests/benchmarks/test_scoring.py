@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bench.data.registry import open_split
-from bench.evaluation.base import Prediction
-from bench.evaluation.evaluators import make_evaluator
-from bench.evaluation.predictions import PredictionWriter
-from bench.evaluation.saved import SavedPredictions
-from tests.evaluation.noisy import noisy_logits
+from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.image_results import ImageResults
+from bench.evaluation.prediction_writer import PredictionWriter
+from bench.evaluation.saved_predictions import SavedPredictions
+from tests.evaluation.noisy import noisy_logits, results_from
 
 COUNT = 100
 
@@ -48,11 +48,10 @@ def repeat(source: Path, root: Path, count: int) -> tuple[Path, Path]:
 
 
 def _save_predictions(source, dataset, folder: Path) -> Path:
-    evaluator = make_evaluator(source)
     predictions = []
     for sample in source:
         logits, masks, sizes = noisy_logits(sample, len(source.categories), sample.image_id, queries=100)
-        predictions.append(evaluator.predict(sample.image_id, logits, masks, sizes))
+        predictions.append(results_from(source, sample.image_id, logits, masks, sizes))
     identity = {"dataset": "coco_panoptic", "split": "val2017", "model": "noise", "post_processing": "none"}
     writer = PredictionWriter(folder, dataset, identity)
     for image in dataset.images:
@@ -61,7 +60,7 @@ def _save_predictions(source, dataset, folder: Path) -> Path:
     return folder
 
 
-def _renamed(prediction: Prediction, image_id: int) -> Prediction:
+def _renamed(prediction: ImageResults, image_id: int) -> ImageResults:
     instances = [{**entry, "image_id": image_id} for entry in prediction.instances]
     return replace(prediction, image_id=image_id, instances=instances)
 
@@ -78,7 +77,7 @@ def test_scoring(benchmark, repeated):
     def score():
         evaluator, predictions = make_evaluator(dataset), SavedPredictions(repeated[1], dataset)
         for image in dataset.images:
-            evaluator.take(evaluator.measure_prediction(predictions.of(image)))
+            evaluator.take(evaluator.measure(predictions.of(image)))
         return evaluator.compute()
 
     metrics = benchmark.pedantic(score, rounds=3, warmup_rounds=1)

@@ -10,7 +10,7 @@ import torch
 from bench.data.registry import open_split
 from bench.data.synthesis import synthetic
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.predictions import PredictionWriter
+from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments import experiment
 from bench.measure.accuracy import evaluate
 from bench.zoo import build_model

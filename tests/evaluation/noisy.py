@@ -5,7 +5,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.data.coco import Sample
+from bench.evaluation.image_results import ImageResults, image_results
 from bench.evaluation.postprocess import Sizes
+from models.outputs import MaskPrediction
 
 
 def noisy_logits(sample: Sample, num_classes: int, seed: int, queries: int = 12) -> tuple[Tensor, Tensor, Sizes]:
@@ -31,3 +33,9 @@ def noisy_logits(sample: Sample, num_classes: int, seed: int, queries: int = 12)
         masks[:known] = -7
         masks[:known, : targets.shape[1], : targets.shape[2]] = targets.roll(1, -1)
     return logits, masks, (padded, image, original)
+
+
+def results_from(dataset, image_id: int, classes: Tensor, masks: Tensor, sizes: Sizes | None = None) -> ImageResults:
+    """Of class logits [Q, K+1] and mask logits [Q, h, w]; sizes: that of the masks unless given."""
+    prediction = MaskPrediction(classes[None], masks[None])
+    return image_results(image_id, prediction, dataset.task, sizes or (tuple(masks.shape[1:]),) * 3, dataset.categories)

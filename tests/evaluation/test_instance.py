@@ -20,9 +20,10 @@ from scipy.ndimage import binary_erosion
 from bench.data.registry import open_split
 from bench.data.run_lengths import encode_masks
 from bench.errors import BenchError
-from bench.evaluation.base import Prediction
-from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.image_results import ImageResults
 from bench.evaluation.instance import InstanceEvaluator
+from tests.evaluation.noisy import results_from
 from tests.evaluation.panoptic_folder import class_logits, mask_logits
 
 METRICS = ["AP", "AP_S", "AP_M", "AP_L", "AP_boundary"]
@@ -51,8 +52,8 @@ def evaluate(dataset, detections: list[dict], reverse=False) -> dict[str, float]
     evaluator = InstanceEvaluator(dataset)
     for image in reversed(dataset.images) if reverse else dataset.images:
         mine = [entry for entry in detections if entry["image_id"] == image["id"]]
-        prediction = Prediction(image["id"], (image["height"], image["width"]), instances=mine)
-        evaluator.take(json.loads(json.dumps(evaluator.measure_prediction(prediction))))
+        prediction = ImageResults(image["id"], (image["height"], image["width"]), instances=mine)
+        evaluator.take(json.loads(json.dumps(evaluator.measure(prediction))))
     return evaluator.compute()
 
 
@@ -194,21 +195,21 @@ def test_by_hand_from_logits(tmp_path):
     dataset = write_set(tmp_path, {7: (20, 30)}, [(7, 1, 0, left), (7, 1, 0, right), (7, 90, 0, other)])
     evaluator = make_evaluator(dataset)
     assert isinstance(evaluator, InstanceEvaluator)
-    evaluator.add(7, class_logits([(0, 0.9)], 3), mask_logits([left]))
+    evaluator.take(evaluator.measure(results_from(dataset, 7, class_logits([(0, 0.9)], 3), mask_logits([left]))))
     assert evaluator.compute()["AP"] == pytest.approx(100 * (51 / 101 + 0) / 2)
     assert math.isnan(evaluator.compute()["AP_L"])
 
 
 def test_mistakes_are_said_in_one_line(tmp_path):
     mask = np.ones((4, 6), bool)
-    dataset = write_set(tmp_path, {1: (4, 6)}, [(1, 1, 0, mask)])
+    dataset, classes = write_set(tmp_path, {1: (4, 6)}, [(1, 1, 0, mask)]), class_logits([(0, 0.9)], 3)
     with pytest.raises(BenchError, match=r"^(?!.*\n).*resize the masks"):
-        InstanceEvaluator(dataset).add(1, class_logits([(0, 0.9)], 3), mask_logits([np.ones((6, 4), bool)]))
+        InstanceEvaluator(dataset).measure(results_from(dataset, 1, classes, mask_logits([np.ones((6, 4), bool)])))
     content = json.loads(dataset.annotation_file.read_text())
     content["annotations"][0]["segmentation"]["counts"] = "1234"
     dataset.annotation_file.write_text(json.dumps(content))
     with pytest.raises(BenchError, match=r"^(?!.*\n).*instances_val.json: an instance of image 1 .*download"):
-        InstanceEvaluator(dataset).add(1, class_logits([(0, 0.9)], 3), mask_logits([mask]))
+        InstanceEvaluator(dataset).measure(results_from(dataset, 1, classes, mask_logits([mask])))
     for broken in ("{", "[]", '{"images": [{"id": 1}], "annotations": [{}]}'):
         dataset.annotation_file.write_text(broken)
         with pytest.raises(BenchError, match="is no readable COCO instance file"):

@@ -17,6 +17,7 @@ from bench.data.coco import CocoPanoptic
 from bench.errors import BenchError
 from bench.evaluation.panoptic import PanopticEvaluator
 from bench.evaluation.postprocess import instance_predictions, panoptic_segments, semantic_scores
+from tests.evaluation.noisy import results_from
 from tests.evaluation.panoptic_folder import (
     CATEGORIES,
     IS_THING,
@@ -78,7 +79,7 @@ def random_case(seed: int) -> tuple[dict, dict]:
 def evaluate(dataset: CocoPanoptic, predictions: dict) -> dict[str, float]:
     evaluator = PanopticEvaluator(dataset)
     for image_id, (classes, masks) in predictions.items():
-        evaluator.add(image_id, classes, masks)
+        evaluator.take(evaluator.measure(results_from(dataset, image_id, classes, masks)))
     assert evaluator.num_images == len(predictions)
     return evaluator.compute()
 
@@ -249,7 +250,7 @@ def test_what_is_measured_of_an_image_survives_json_exactly(tmp_path, seed):
     dataset = write_dataset(tmp_path, truth)
     evaluator = PanopticEvaluator(dataset)
     for image_id, (classes, masks) in predictions.items():
-        measured = evaluator.measure(image_id, classes, masks)
+        measured = evaluator.measure(results_from(dataset, image_id, classes, masks))
         assert not evaluator.has(image_id), "measuring counts nothing"
         evaluator.take(json.loads(json.dumps(measured)))
         assert evaluator.has(image_id)
@@ -260,17 +261,22 @@ def test_what_is_measured_of_an_image_survives_json_exactly(tmp_path, seed):
 
 def test_mistakes_are_said_in_one_line(tmp_path):
     ids, segments = columns((4, 1), (6, 2)), [segment(1, 1), segment(2, 92)]
-    evaluator = PanopticEvaluator(write_dataset(tmp_path, {1: (ids, segments)}))
+    dataset = write_dataset(tmp_path, {1: (ids, segments)})
+    evaluator = PanopticEvaluator(dataset)
     classes, masks = perfect_prediction(ids, segments)
+
+    def add(image_id, masks):
+        evaluator.take(evaluator.measure(results_from(dataset, image_id, classes, masks)))
+
     with pytest.raises(BenchError, match="no image was added"):
         evaluator.compute()
     with pytest.raises(BenchError, match="image 2 is not in the data set"):
-        evaluator.add(2, classes, masks)
+        add(2, masks)
     with pytest.raises(BenchError, match="resize the masks"):
-        evaluator.add(1, classes, masks[:, :5])
-    evaluator.add(1, classes, masks)
+        add(1, masks[:, :5])
+    add(1, masks)
     with pytest.raises(BenchError, match="already evaluated"):
-        evaluator.add(1, classes, masks)
+        add(1, masks)
     assert evaluator.compute() == evaluator.compute()
 
 
@@ -280,7 +286,8 @@ def test_real_coco_against_itself(shared):
     evaluator = PanopticEvaluator(dataset)
     for sample in dataset:
         classes = class_logits([(label, 0.99) for label in sample.labels.tolist()], len(dataset.categories))
-        evaluator.add(sample.image_id, classes, mask_logits(list(sample.masks.numpy())))
+        found = results_from(dataset, sample.image_id, classes, mask_logits(list(sample.masks.numpy())))
+        evaluator.take(evaluator.measure(found))
     metrics = evaluator.compute()
     assert [metrics[name] for name in ("PQ", "PQ_th", "PQ_st")] == pytest.approx([100, 100, 100])
     assert metrics["AP_pan_th"] == pytest.approx(100) and metrics["mIoU_pan"] > 99

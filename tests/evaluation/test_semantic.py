@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as cityscapes_evaluation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +17,11 @@ from PIL import Image
 from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
-from bench.evaluation.base import Prediction
-from bench.evaluation.evaluators import make_evaluator
-from bench.evaluation.postprocess import semantic_labels, semantic_labels_of
+from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.image_results import ImageResults
+from bench.evaluation.postprocess import semantic_labels_of
 from bench.evaluation.semantic import SemanticEvaluator
-from tests.evaluation.noisy import noisy_logits
+from tests.evaluation.noisy import noisy_logits, results_from
 
 
 def stand_in(truths: list[np.ndarray], classes: int = 4):
@@ -36,7 +35,7 @@ def stand_in(truths: list[np.ndarray], classes: int = 4):
 
 def measure_labels(evaluator, image_id: int, labels) -> dict:
     labels = np.asarray(labels)
-    return evaluator.measure_prediction(Prediction(image_id, labels.shape, labels=labels))
+    return evaluator.measure(ImageResults(image_id, labels.shape, labels=labels))
 
 
 def evaluate(dataset, predictions: list[np.ndarray], reverse=False) -> dict[str, float]:
@@ -110,15 +109,12 @@ def test_by_hand():
     assert found["pixel_accuracy"] == pytest.approx(100 * 3 / 6)
 
 
-def test_logits_are_resized_as_scores_where_the_sizes_are_given(cityscapes):
-    """And are taken as they are without."""
+def test_logits_are_resized_as_scores(cityscapes):
     sample = cityscapes[0]
     classes, masks, sizes = noisy_logits(sample, 19, 0)
     evaluator = SemanticEvaluator(cityscapes, missing_counts=True)
     labels = semantic_labels_of(classes, masks, *sizes)
-    assert evaluator.measure(1, classes, masks, sizes) == measure_labels(evaluator, 1, labels)
-    full = torch.nn.functional.interpolate(masks[None], tuple(sample.image.shape[-2:]))[0]
-    assert evaluator.measure(1, classes, full) == measure_labels(evaluator, 1, semantic_labels(classes, full))
+    assert evaluator.measure(results_from(cityscapes, 1, classes, masks, sizes)) == measure_labels(evaluator, 1, labels)
 
 
 def test_real_camvid_against_itself(shared):

@@ -11,8 +11,8 @@ from bench.data.coco import CocoPanoptic
 from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
-from bench.evaluation.evaluators import make_evaluator
-from bench.evaluation.saved import SavedPredictions
+from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.experiments.datasets import DATASETS
 from bench.measure import accuracy
@@ -171,7 +171,7 @@ def test_predictions_are_kept_and_score_the_same(cache, tmp_path, trained_at_onc
     metrics = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None).metrics
     saved, evaluator = SavedPredictions(tmp_path / "predictions", val_set), make_evaluator(val_set)
     for image in val_set.images:
-        evaluator.take(evaluator.measure_prediction(saved.of(image)))
+        evaluator.take(evaluator.measure(saved.of(image)))
     again = evaluator.compute()
     assert {name: metrics[name]["value"] for name in METRICS} == again
     assert saved.facts["model"] == f"{SMALL.key} seed 1"

@@ -221,16 +221,21 @@ def test_the_synthetic_prediction_gives_post_processing_its_work():
 
 def test_post_processing_is_that_of_the_task():
     sizes = ((64, 96), (64, 90), (40, 60))
-    masks = synthetic_prediction(100, 134, 16, 24)
-    assert len(post_process(masks, "coco_panoptic", sizes).segments) == 20
-    instances = post_process(synthetic_prediction(100, 81, 16, 24), "coco_instance", sizes)
+
+    def of_masks(dataset, classes):
+        logits = (part[None] for part in synthetic_prediction(100, classes + 1, 16, 24))
+        return post_process(MaskPrediction(*logits), dataset, sizes)
+
+    panoptic = of_masks("coco_panoptic", 133)
+    assert len(panoptic.panoptic.segments) == 20 and panoptic.instances is panoptic.labels is None
+    instances = of_masks("coco_instance", 80).instances
     assert instances.masks.shape == (100, 40, 60) and int(instances.masks.flatten(1).any(1).sum()) == 20
-    labels = post_process(synthetic_prediction(100, 151, 16, 24), "ade20k", sizes)
+    labels = of_masks("ade20k", 150).labels
     assert labels.shape == (40, 60) and set(labels.unique().tolist()) == set(range(20))
     logits = torch.randn(19, 16, 24)
     padded = F.interpolate(logits[None], (64, 96), mode="bilinear")[..., :90]
     expected = F.interpolate(padded, (40, 60), mode="bilinear")[0].argmax(0)
-    assert torch.equal(post_process((logits,), "cityscapes", sizes), expected)
+    assert torch.equal(post_process(PixelPrediction(logits[None]), "cityscapes", sizes).labels, expected)
 
 
 @pytest.mark.parametrize("queries", [100, 200])

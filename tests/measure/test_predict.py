@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from bench import files
 from bench.data.images import FORMATS, read_image
 from bench.data.registry import open_split
 from bench.data.synthesis import synthetic
@@ -229,7 +230,7 @@ def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
                 file.write(data[:3])
         raise OSError(28, "No space left on device")
 
-    for owner, name in ((Path, "write_bytes"), (predict.os, "replace")):
+    for owner, name in ((Path, "write_bytes"), (files.os, "replace")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, full)
             refused(out, "No space left", call=lambda: run(LeftHalf(), [tmp_path / "a.png"], out))

@@ -16,9 +16,9 @@ from bench.data.registry import open_split, split_fingerprint
 from bench.data.synthesis import synthetic
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
-from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.evaluate import make_evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.saved import SavedPredictions
+from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
 from bench.experiments.recipe import POST_PROCESSING
@@ -293,7 +293,7 @@ def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
     evaluator = make_evaluator(val_set)
     predictions = SavedPredictions(store.scratch_dir(what, "released") / "predictions", val_set)
     for image in val_set.images:
-        evaluator.take(evaluator.measure_prediction(predictions.of(image)))
+        evaluator.take(evaluator.measure(predictions.of(image)))
     found = evaluator.compute()
     assert {name: record.metrics[name]["value"] for name in metrics} == {name: found[name] for name in metrics}
     assert digest_of(path) in predictions.facts["model"]

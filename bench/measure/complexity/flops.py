@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from bench.evaluation.postprocess import Size, resize_masks, semantic_labels_of, semantic_scores
+from bench.evaluation.postprocess import Size
+from bench.evaluation.results import results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.counter import count_flops
@@ -22,7 +22,6 @@ from bench.measure.complexity.protocol import (
     resized,
     size_text,
 )
-from models.outputs import MaskPrediction, PixelPrediction
 
 __all__ = [
     "PROTOCOL", "ImageSizes", "Progress", "Size", "listed_sizes", "count_parameters", "mean_flops",
@@ -30,7 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 Progress = Callable[[int, int, str], None]  # done, total, what is being done
-Prediction = MaskPrediction | PixelPrediction | list[dict[str, Tensor]]  # the last: boxes, as `baselines.mask_rcnn`
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -76,7 +74,7 @@ def mean_flops(
     shapes, images = Counter(size.padded for size in sizes), Counter(sizes)
     network: Counter[str] = Counter()
     rest: Counter[str] = Counter()
-    predictions: dict[Size, Prediction] = {}
+    predictions: dict[Size, object] = {}
     device = next(model.parameters()).device
     for done, (shape, times) in enumerate(shapes.items()):
         _report(progress, done, len(shapes), shape)
@@ -90,7 +88,7 @@ def mean_flops(
     return network, rest
 
 
-def network_flops(model: nn.Module, shape: Size, device: torch.device) -> tuple[dict[str, int], Prediction]:
+def network_flops(model: nn.Module, shape: Size, device: torch.device) -> tuple[dict[str, int], object]:
     """FLOPs by operator for one image of that padded size, and the prediction."""
     predictions = []
     image = torch.zeros(1, 3, *shape, device=device)
@@ -98,7 +96,7 @@ def network_flops(model: nn.Module, shape: Size, device: torch.device) -> tuple[
     return flops, predictions[0]
 
 
-def post_processing_flops(prediction: Prediction, size: ImageSizes, task: str = "panoptic") -> dict[str, int]:
+def post_processing_flops(prediction: object, size: ImageSizes, task: str = "panoptic") -> dict[str, int]:
     """FLOPs by operator of what is made of the prediction (batch 1) of one image, up to its original size.
 
     "panoptic": masks resized, semantic einsum at the original size; panoptic post-processing proper only compares,
@@ -107,19 +105,7 @@ def post_processing_flops(prediction: Prediction, size: ImageSizes, task: str = 
     boxes are resized to the original size once: the most, reached where every box is the whole image.
     """
     sizes = size.padded, size.image, size.original
-
-    def post_process(classes: Tensor | None, maps: Tensor) -> Tensor:
-        if task == "semantic" and classes is not None:
-            return semantic_labels_of(classes, maps, *sizes)
-        maps = resize_masks(maps, *sizes)
-        return semantic_scores(classes, maps) if task == "panoptic" else maps
-
-    if isinstance(prediction, list):
-        resize = partial(F.interpolate, size=size.original, mode="bilinear")
-        return count_flops(resize, (prediction[0]["masks"],))[1]
-    if isinstance(prediction, PixelPrediction):
-        return count_flops(post_process, (None, prediction.logits[0]))[1]
-    return count_flops(post_process, (prediction.class_logits[0], prediction.mask_logits[0]))[1]
+    return count_flops(partial(results_of, prediction, task, sizes, (), counted=True), ())[1]
 
 
 def _accumulate(total: Counter[str], flops: dict[str, int], weight: float) -> None:

@@ -6,19 +6,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.evaluation.postprocess import (
-    Sizes,
-    instance_predictions,
-    panoptic_segments,
-    pixel_labels,
-    semantic_labels_of,
-)
+from bench.evaluation.postprocess import Sizes
+from bench.evaluation.results import RESULTS, Results, results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.flops import ImageSizes, Size
 from bench.training.engine import MEMORY_FORMAT
 from models.clustering import fast_form, use_form
-from models.outputs import MaskPrediction, PixelPrediction
+from models.outputs import MaskPrediction
 
 CONFIDENT_QUERIES = 20
 _ALIGNMENT = 16  # floats: 64 bytes, a cache line
@@ -37,7 +32,7 @@ class Workbench:
         self.device, self.sizes = device, sizes
         self.models: dict[str, nn.Module] = {}
         self._datasets = {e.key: e.dataset for e in experiments}
-        self._predictions: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._predictions: dict[tuple[int, ...], MaskPrediction] = {}
         pool = torch.empty(0, device=device)
         for experiment in experiments:
             model = use_form(build(experiment).eval().to(device), fast_form(device))
@@ -56,10 +51,10 @@ class Workbench:
             start = self._now()
             output = model(image)
             network = self._now()
-            logits = self._logits(output)
-            sizes = image.shape[-2:], self.sizes.image, self.sizes.original
+            prediction = self._confident(output)
+            sizes = tuple(image.shape[-2:]), self.sizes.image, self.sizes.original
             ready = self._now()
-            post_process(logits, self._datasets[key], sizes)
+            post_process(prediction, self._datasets[key], sizes)
             end = self._now()
         return (network - start) * 1000, (network - start + end - ready) * 1000
 
@@ -73,29 +68,22 @@ class Workbench:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def _logits(self, output: MaskPrediction | PixelPrediction) -> tuple[Tensor, ...]:
-        """What is post-processed: the model's own class logits of pixels, or a synthetic set of masks with classes."""
-        if isinstance(output, PixelPrediction):
-            return (output.logits[0],)
+    def _confident(self, output: object) -> object:
+        """What is post-processed: of masks a synthetic set of them, of anything else the model's own output."""
+        if not isinstance(output, MaskPrediction):
+            return output
         shape = (*output.class_logits.shape[1:], *output.mask_logits.shape[2:])
         if shape not in self._predictions:
-            self._predictions[shape] = tuple(part.to(self.device) for part in synthetic_prediction(*shape))
+            logits = (part.to(self.device)[None] for part in synthetic_prediction(*shape))
+            self._predictions[shape] = MaskPrediction(*logits)
         return self._predictions[shape]
 
 
-def post_process(logits: tuple[Tensor, ...], dataset: str, sizes: Sizes) -> object:
-    """The result at the image's original size, by the task of the data set.
-
-    logits: class logits [Q, K+1] and mask logits [Q, h, w], or the class logits [K, h, w] of pixels alone.
-    """
-    if len(logits) == 1:
-        return pixel_labels(*logits, *sizes)
+def post_process(prediction: object, dataset: str, sizes: Sizes) -> Results:
+    """What is timed of `results_of`: the result that the data set's task is named after, without further ones."""
     info = get_dataset(dataset)
-    if info.task == "semantic":
-        return semantic_labels_of(*logits, *sizes)
     is_thing = [True] * info.num_things + [False] * info.num_stuff
-    results = {"panoptic": panoptic_segments, "instance": instance_predictions}
-    return results[info.task](*logits, is_thing, sizes=sizes)
+    return results_of(prediction, info.task, sizes, is_thing, RESULTS[info.task][:1])
 
 
 def synthetic_prediction(queries: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from PIL import Image
 from bench.data.coco import id_colours
 from bench.data.run_lengths import segment_annotations
 from bench.errors import BenchError, one_line
-from bench.evaluation.base import Prediction
+from bench.evaluation.image_results import ImageResults
 from bench.files import whole_file, write_atomically
 
 FORMAT = 1
@@ -48,29 +48,29 @@ class PredictionWriter:
         """Whether the image's prediction is there."""
         return self._complete or self._part(image_id).is_file()
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, results: ImageResults) -> None:
         """Save one image; its part comes last and says that the rest is there. Complete predictions are begun anew."""
         if self._complete:
             self._open()
-        stem = self._stems[prediction.image_id]
+        stem = self._stems[results.image_id]
         part: dict = {}
-        if prediction.labels is not None:
-            _save_png(self.folder / "semantic" / f"{stem}.png", self._ids[prediction.labels].astype(np.uint8))
-        if prediction.segment_ids is not None:
-            _save_png(self.folder / "panoptic" / f"{stem}.png", id_colours(prediction.segment_ids))
-            annotations = segment_annotations(prediction.image_id, prediction.segment_ids, prediction.segments)
+        if results.labels is not None:
+            _save_png(self.folder / "semantic" / f"{stem}.png", self._ids[results.labels].astype(np.uint8))
+        if results.segment_ids is not None:
+            _save_png(self.folder / "panoptic" / f"{stem}.png", id_colours(results.segment_ids))
+            annotations = segment_annotations(results.image_id, results.segment_ids, results.segments)
             infos = [
                 {"id": segment["id"], **{key: annotation[key] for key in ("category_id", "area", "bbox", "iscrowd")}}
-                for segment, annotation in zip(prediction.segments, annotations, strict=True)
+                for segment, annotation in zip(results.segments, annotations, strict=True)
             ]
             part["panoptic"] = {
-                "image_id": prediction.image_id,
+                "image_id": results.image_id,
                 "file_name": f"{stem}.png",
                 "segments_info": infos,
             }
-        if prediction.instances is not None:
-            part["instances"] = prediction.instances
-        write_atomically(self._part(prediction.image_id), json.dumps(part))
+        if results.instances is not None:
+            part["instances"] = results.instances
+        write_atomically(self._part(results.image_id), json.dumps(part))
 
     def finish(self) -> None:
         """Join the parts, once every image is there. Raises BenchError where one is missing."""

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench.data.registry import open_split
-from bench.evaluation.predictions import PredictionWriter
-from bench.evaluation.saved import SavedPredictions
-from bench.evaluation.sharded import clear, evaluate_shared
+from bench.evaluation.evaluate import clear, evaluate_shared
+from bench.evaluation.prediction_writer import PredictionWriter
+from bench.evaluation.saved_predictions import SavedPredictions
 from bench.training.distributed import Stopped, World
 from tests.conftest import few_scenes
+from tests.evaluation.noisy import results_from
 from tests.training.test_batch_norm import in_threads
 
 IDENTITY = {"model": "one", "version": 1}
@@ -27,7 +28,7 @@ def predict(dataset):
     """Noisy truth, the same for an image whoever asks; counts who was asked for."""
     asked = []
 
-    def predict(evaluator, index):
+    def predict(index):
         asked.append(index)
         sample = dataset[index]
         generator = torch.Generator().manual_seed(index)
@@ -36,7 +37,7 @@ def predict(dataset):
         classes[torch.arange(len(sample.labels)), sample.labels] = 6 + torch.rand(
             len(sample.labels), generator=generator
         )
-        return evaluator.predict(sample.image_id, classes, masks)
+        return results_from(dataset, sample.image_id, classes, masks)
 
     predict.asked = asked
     return predict

@@ -15,10 +15,10 @@ from pycocotools.cocoeval import COCOeval
 from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
-from bench.evaluation.evaluators import make_evaluator
-from bench.evaluation.predictions import PredictionWriter
-from bench.evaluation.saved import SavedPredictions
-from tests.evaluation.noisy import noisy_logits
+from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.prediction_writer import PredictionWriter
+from bench.evaluation.saved_predictions import SavedPredictions
+from tests.evaluation.noisy import noisy_logits, results_from
 from tests.evaluation.test_semantic import official_cityscapes
 
 NAMES = ("coco_panoptic", "coco_instance", "ade20k", "cityscapes")
@@ -38,9 +38,9 @@ def identity(name: str, dataset) -> dict[str, str]:
     return {"dataset": name, "split": dataset.split, "model": "a model", "post_processing": "version 0"}
 
 
-def predict(evaluator, dataset, index: int):
+def predict(dataset, index: int):
     logits, masks, sizes = noisy_logits(dataset[index], len(dataset.categories), index)
-    return evaluator.predict(dataset.images[index]["id"], logits, masks, sizes)
+    return results_from(dataset, dataset.images[index]["id"], logits, masks, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def saved(roots, tmp_path_factory):
         dataset, folder = open_split(name, "val", roots[name]), tmp_path_factory.mktemp("predictions") / name
         evaluator, writer = make_evaluator(dataset), PredictionWriter(folder, dataset, identity(name, dataset))
         for index in range(COUNT):
-            prediction = predict(evaluator, dataset, index)
+            prediction = predict(dataset, index)
             writer.write(prediction)
-            evaluator.take(evaluator.measure_prediction(prediction))
+            evaluator.take(evaluator.measure(prediction))
         writer.finish()
         everything[name] = dataset, folder, evaluator.compute()
     return everything
@@ -62,7 +62,7 @@ def saved(roots, tmp_path_factory):
 def rescore(dataset, folder) -> dict[str, float]:
     evaluator, predictions = make_evaluator(dataset), SavedPredictions(folder, dataset)
     for image in reversed(dataset.images):
-        evaluator.take(evaluator.measure_prediction(predictions.of(image)))
+        evaluator.take(evaluator.measure(predictions.of(image)))
     return evaluator.compute()
 
 
@@ -111,14 +111,13 @@ def test_cityscapes_reads_the_semantic_results(tmp_path, saved):
 
 def test_stopped_evaluation_goes_on_and_several_may_write(tmp_path, roots, saved):
     dataset, folder, _ = saved["coco_panoptic"]
-    evaluator = make_evaluator(dataset)
 
     def writer():
         return PredictionWriter(tmp_path / "new", dataset, identity("coco_panoptic", dataset))
 
     first, ids = writer(), [image["id"] for image in dataset.images]
     for index in (3, 0):
-        first.write(predict(evaluator, dataset, index))
+        first.write(predict(dataset, index))
     again = writer()
     assert [again.has(id_) for id_ in ids] == [index in (0, 3) for index in range(COUNT)]
     with pytest.raises(BenchError, match=r"^(?!.*\n).*4 of 6 images are missing"):
@@ -126,7 +125,7 @@ def test_stopped_evaluation_goes_on_and_several_may_write(tmp_path, roots, saved
     with pytest.raises(BenchError, match="holds a part of the predictions"):
         SavedPredictions(tmp_path / "new", dataset)
     for index in (5, 2, 1, 4):
-        (first, again)[index % 2].write(predict(evaluator, dataset, index))
+        (first, again)[index % 2].write(predict(dataset, index))
     first.finish()
     again.finish()
     for path in sorted(folder.rglob("*")):
@@ -136,19 +135,18 @@ def test_stopped_evaluation_goes_on_and_several_may_write(tmp_path, roots, saved
 
     evaluated_again = writer()  # as after --force: everything is written once more
     for index in range(COUNT):
-        evaluated_again.write(predict(evaluator, dataset, index))
+        evaluated_again.write(predict(dataset, index))
     evaluated_again.finish()
     assert rescore(dataset, tmp_path / "new") == rescore(dataset, folder)
 
 
 def test_evaluation_killed_while_it_wrote_goes_on_to_its_end(tmp_path, roots, saved):
     dataset, folder, _ = saved["coco_panoptic"]
-    evaluator = make_evaluator(dataset)
     writer = PredictionWriter(tmp_path / "new", dataset, identity("coco_panoptic", dataset))
     for place in ("", "parts", "panoptic", "semantic"):  # names as those of tempfile
         (tmp_path / "new" / place / ".000-x3k.tmp").write_text("half")
     for index in range(COUNT):
-        writer.write(predict(evaluator, dataset, index))
+        writer.write(predict(dataset, index))
     writer.finish()
 
     def files(root):
@@ -223,6 +221,10 @@ DAMAGES = [
     (f"semantic/{IMAGE}", lambda path: path.write_bytes(b"GIF"), "no image of a known format"),
     ("instances.json", lambda path: path.write_text('{"a": 1}'), "no JSON list of COCO results"),
     ("instances.json", lambda path: path.write_text("[1]"), "has no image id"),
+    ("instances.json", lambda path: path.unlink(), "instances.json is not readable JSON"),
+    ("instances.json", lambda path: path.write_bytes(path.read_bytes()[:-5]), "instances.json is not readable JSON"),
+    ("instances.json", lambda path: path.write_text("[" * 100_000), "instances.json is not readable JSON"),
+    ("instances.json", edit(lambda content: first(content, score=10**400)), "no finite score"),
     ("instances.json", edit(lambda content: first(content, score="high")), "no finite score"),
     ("instances.json", edit(lambda content: first(content, score=float("nan"))), "no finite score"),
     ("instances.json", edit(lambda content: first(content, category_id=None)), "category id None"),

@@ -1,4 +1,4 @@
-"""An evaluation that several processes share and that may be stopped: every process keeps a log of its images."""
+"""The evaluator of a data set, and an evaluation that may be stopped and is shared by processes, each with a log."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -7,17 +7,30 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.evaluation.base import Evaluator, Prediction
-from bench.evaluation.evaluators import make_evaluator
+from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.image_log import ImageLog
-from bench.evaluation.predictions import PredictionWriter
+from bench.evaluation.image_results import ImageResults
+from bench.evaluation.instance import InstanceEvaluator
+from bench.evaluation.panoptic import PanopticEvaluator
+from bench.evaluation.prediction_writer import PredictionWriter
+from bench.evaluation.semantic import SemanticEvaluator
 from bench.training.distributed import Stopped, World
 
 LOGS = "images-*.jsonl"
 
 
+def make_evaluator(dataset) -> Evaluator:
+    """That of the data set's task, with no image taken yet. Raises BenchError where it needs a file that cannot be
+    read."""
+    if dataset.task == "panoptic":
+        return PanopticEvaluator(dataset)
+    if dataset.task == "instance":
+        return InstanceEvaluator(dataset)
+    return SemanticEvaluator(dataset, dataset.missing_counts)
+
+
 def evaluate_shared(
-    predict: Callable[[Evaluator, int], Prediction],
+    predict: Callable[[int], ImageResults],
     dataset,
     folder: Path,
     identity: Mapping,
@@ -28,7 +41,7 @@ def evaluate_shared(
 ) -> tuple[dict[str, float], float] | None:
     """The metrics of the data set's task in percent, and the seconds of work; None in all processes but the first.
 
-    predict: the evaluator's `predict` for the image at an index. Of the images that are missing in the logs in
+    predict: the results of the image at an index. Of the images that are missing in the logs in
     `folder`, each process takes every `world.size`-th; the logs may come from any number of processes. identity: plain
     JSON facts that decide the result; logs of another are begun anew. Metrics do not depend on who measured what.
     Raises Stopped when `stop` says so, between two images.
@@ -43,14 +56,14 @@ def evaluate_shared(
         if stop():
             raise Stopped
         try:
-            predicted = predict(evaluator, index)
+            predicted = predict(index)
         except torch.OutOfMemoryError as error:
             image = dataset.images[index]["id"]
             remedy = "the training is saved: the same command evaluates on a GPU with more"
             raise BenchError(f"out of memory in the evaluation of image {image}: {remedy}") from error
         if predictions is not None:
             predictions.write(predicted)  # before the log, which says that all is done
-        log.append(evaluator.measure_prediction(predicted))
+        log.append(evaluator.measure(predicted))
         progress(min(len(dataset), before + number * world.size), len(dataset))  # the others are about as far
     world.wait()
     if not world.is_main:
