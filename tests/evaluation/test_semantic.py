@@ -27,6 +27,7 @@ from tests.evaluation.noisy import noisy_logits, results_from
 def stand_in(truths: list[np.ndarray], classes: int = 4):
     return SimpleNamespace(
         task="semantic",
+        missing_counts=False,
         images=[{"id": number, "file_name": f"{number}.png"} for number in range(1, len(truths) + 1)],
         categories=[SimpleNamespace(id=number, name=str(number)) for number in range(classes)],
         label_map=lambda index: truths[index],
