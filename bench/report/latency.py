@@ -93,8 +93,14 @@ def _flops_ratio(cells: TableCells, row: Row) -> str:
     base = cells.table.base_of(row)
     if base is None or not get_method(row.experiment.method).timed:
         return ""  # not timed: the count is the most that it could be, beside no latency
-    ours, theirs = (cells.cells[r.number, "flops"].value("measured") for r in (row, base))
+    ours, theirs = (_of_count(cells, r, "flops_network") for r in (row, base))
     return number(ours / theirs, 2) if ours and theirs else ""
+
+
+def _of_count(cells: TableCells, row: Row, metric: str) -> float | None:
+    """A part of the row's FLOPs, in G; None where they are not counted."""
+    cell = cells.cells.get((row.number, "flops"))
+    return cell.measured.records[0].metrics[metric]["value"] if cell and cell.measured else None
 
 
 def _compared(table: PaperTable) -> str:
@@ -121,6 +127,7 @@ def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
             f"Ratio{how}: to {_compared(cells.table)}, median of the ratios of each round, formed only between timings "
             "of one run." + ("" if printed else " The paper prints no latencies.")
         )
+        sentences += _what_differs(cells)
     columns = cells.columns("latency")
     of_rows = ([cell.measured for cell in cells.of_row(row, columns) if cell.measured] for row in cells.table.rows)
     records = [measured[0].records[0] for measured in of_rows if measured]
@@ -128,6 +135,19 @@ def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
     facts += [*_protocol(cells.table, records), *filter(None, [threads(records)])]
     return " ".join(sentences + ([f"Protocol: {', '.join(facts)}."] if facts else []))
+
+
+def _what_differs(cells: TableCells) -> list[str]:
+    """What the FLOPs of the complexity block count and neither the ratio of FLOPs nor the timed work contains."""
+    counted = (_of_count(cells, row, "flops_post_processing") for row in cells.table.rows)
+    values = sorted({number(value, 1) for value in counted if value}, key=float)
+    if not values:
+        return []
+    return [
+        "FLOPs ratio: of the networks alone, like the first ratio. The FLOPs above count the post-processing of every "
+        f"result of the task, too, {' to '.join(dict.fromkeys((values[0], values[-1])))} G; what end to end contains "
+        "stands in the protocol."
+    ]
 
 
 def _protocol(table: PaperTable, records: Collection[Record]) -> list[str]:

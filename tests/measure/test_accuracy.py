@@ -213,6 +213,7 @@ def test_every_data_set_trains_and_is_evaluated(tmp_path, monkeypatch, name, met
     synthesize(name, tmp_path / "data", 3)
     recipe = replace(RECIPE, iterations=2, batch_size=3, crop_size=(64, 96), scale_range=(0.5, 2.0), num_points=64)
     monkeypatch.setitem(RECIPES, (name, "small"), recipe)
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], recipes=DATASETS["synthetic_panoptic"].recipes))
     what = experiment("hcformer", "small", name, "small", decoder_layers=1, num_queries=8)
     (tmp_path / "run").mkdir()
     result = measure_accuracy(what, 0, tmp_path / "run", tmp_path / "data", lambda *_: None)
