@@ -100,7 +100,8 @@ def _flops_ratio(cells: TableCells, row: Row) -> str:
 def _of_count(cells: TableCells, row: Row, metric: str) -> float | None:
     """A part of the row's FLOPs, in G; None where they are not counted."""
     cell = cells.cells.get((row.number, "flops"))
-    return cell.measured.records[0].metrics[metric]["value"] if cell and cell.measured else None
+    metrics = cell.measured.records[0].metrics if cell and cell.measured else {}
+    return metrics[metric]["value"] if metric in metrics else None
 
 
 def _compared(table: PaperTable) -> str:

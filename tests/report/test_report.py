@@ -340,7 +340,7 @@ def test_markdown_cells(full):
     assert complexity_table[12][3:] == ["451 →", "not measured", "3692 →", "not measured"]
     # 5 ms a GFLOP and 300 ms: (300 + 5 * 87) / (300 + 5 * 181)
     assert latency_table[6][3:6] == ["3", "735 (725..760) [755]", "0.61"]
-    assert latency_table[6][6:] == ["1035 (1025..1060) [1055]", "0.69", "0.48", "no published value"]
+    assert latency_table[6][6:] == ["1035 (1025..1060) [1055]", "0.69", "0.47", "no published value"]
     assert small_table[2] == (
         "MaskFormer,measured,33.0 (32.0..34.0),34.0 (33.0..35.0),35.0 (34.0..36.0),36.0 (35.0..37.0),"
         "37.0 (36.0..38.0),3 of 3,other scale"
