@@ -106,7 +106,7 @@ def _is_convolution(module: nn.Module) -> bool:
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    """With fixed statistics: torch's and timm's, and the frozen ones of torchvision, timm and ours by their names, since
+    """With fixed statistics: torch's and timm's, and the frozen ones of torchvision, timm and ours by name, since
     they have nothing else in common."""
     known = isinstance(module, nn.modules.batchnorm._BatchNorm) or "FrozenBatchNorm" in type(module).__name__
     return known and getattr(module, "running_var", None) is not None and not _is_hooked(module)

@@ -17,7 +17,6 @@ from bench.files import write_atomically
 from bench.machine import default_device
 from bench.measure.complexity.flops import network_flops
 from bench.speed.chart import draw_speed
-from bench.speed.copies import copies
 from bench.speed.peak_memory import OPERATIONS, peak_memory
 from bench.speed.timings import GROUPS, IMAGE, METHODS, RATIOS, TRAINING_CROP, calls, ratios, timings
 from models.clustering import fast_form
@@ -31,6 +30,9 @@ LABELS = {
     "hcformer_over_maskformer": "network, HCFormer / MaskFormer",
     "hcformer_plus_over_maskformer": "network, HCFormer+ / MaskFormer",
     "hcformer_over_mask2former": "network, HCFormer / Mask2Former",
+    "hcformer_over_own_backbone": "network, HCFormer / its own backbone alone",
+    "hcformer_folded_over_hcformer": "network, HCFormer, batch norms folded / not folded",
+    "maskformer_folded_over_maskformer": "network, MaskFormer, batch norms folded / not folded",
     "train_step_hcformer_over_maskformer": "training step, HCFormer / MaskFormer",
 }
 
@@ -57,7 +59,6 @@ def benchmark(store: Path, progress: Progress) -> list[Path]:
         "ratios": ratios(samples),
         "median_ms": {name: statistics.median(values) for name, values in samples.items()},
         "peak_memory_mib": {what: results[f"memory of {what}"] for what in _MEMORY},
-        "copies": results["copies"],
         "flops_g": {method: _flops(method) / 1e9 for method in METHODS},
         "samples": samples,
         "provenance": facts | {"duration_s": sum(part["seconds"] for part in measured.values())},
@@ -72,8 +73,7 @@ def _parts(device: str) -> dict[str, tuple[int, Callable]]:
     """Part -> (steps, function of a report that takes the steps done and a label), in their order."""
     rounds = CPU_ROUNDS if device == "cpu" else CUDA_ROUNDS
     parts = {group: (calls(group, rounds), partial(timings, group, device, rounds)) for group in GROUPS}
-    parts |= {f"memory of {what}": (1, lambda report, what=what: peak_memory(what, device)) for what in _MEMORY}
-    return parts | {"copies": (1, lambda report: copies(device))}
+    return parts | {f"memory of {what}": (1, lambda report, what=what: peak_memory(what, device)) for what in _MEMORY}
 
 
 def _measure(parts: dict[str, tuple[int, Callable]], device: str, work: Path, progress: Progress) -> dict[str, dict]:
@@ -100,11 +100,13 @@ def _kept(work: Path, context: str) -> dict[str, dict]:
 
 
 def tables(path: Path) -> str:
-    """The ratios, medians beside memory, and the copies, of a `benchmark.json`, as text."""
+    """The ratios, and medians beside memory, of a `benchmark.json`, as text; what an older file lacks is left
+    out."""
     result = json.loads(path.read_text(encoding="utf-8"))
     medians, memory = result["median_ms"], result["peak_memory_mib"]
     rows = []
-    for name, (over, under) in RATIOS.items():
+    for name in (name for name in RATIOS if name in result["ratios"]):
+        over, under = RATIOS[name]
         rows.append([LABELS[name], medians[over], medians[under], f"{result['ratios'][name]:.3f}",
                      len(result["samples"][over])])  # fmt: skip
     first = tabulate(rows, ["what", "ms", "ms", "ratio", "n"], floatfmt=".1f", disable_numparse=[3])
@@ -115,11 +117,10 @@ def tables(path: Path) -> str:
     second = tabulate(rows, ["method", "ms", "FLOPs (G)", "peak memory (MiB)", "of which the pass"], floatfmt=".1f")
     rows = [[name, medians[name], memory[name]["added_mib"]] for name in OPERATIONS]
     third = tabulate(rows, ["operation", "ms", "memory it adds (MiB)"], floatfmt=".1f")
-    rows = [[name, *(count[key] for key in ("copies", "copies_ms", "cats", "cats_ms"))]
-            for name, count in result["copies"].items()]  # fmt: skip
-    head = ["HCFormer, one pass", "copies", "ms", "concatenations", "ms"]
-    form = f"The fast form of clustering and decoding that ran: {result['clustering']}."
-    return "\n\n".join((first, second, third, tabulate(rows, head, floatfmt=".1f"), form))
+    parts = [first, second, third]
+    if "clustering" in result:
+        parts.append(f"The fast form of clustering and decoding that ran: {result['clustering']}.")
+    return "\n\n".join(parts)
 
 
 def _flops(method: str) -> int:

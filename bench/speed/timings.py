@@ -17,9 +17,12 @@ from bench.speed.listings import listing_1, listing_2
 from bench.training.criterion import SetCriterion, Target
 from bench.training.engine import MEMORY_FORMAT
 from models.clustering import cluster, decode, fast_form, use_form
+from models.folding import fold_batch_norms
 
 METHODS = ("hcformer", "hcformer+", "maskformer", "mask2former")
+FOLDED = ("hcformer", "maskformer")  # timed with their batch norms folded, too
 IMAGE = (800, 1088)  # the commonest padded shape of COCO
+PROBE = (64, 96)  # shows how a network is connected
 TRAINING_CROP = 512
 OBJECTS = 10
 # Maps of the three clustering modules of R50 at the size of COCO: fine [H, W], with 128 channels and 100 masks.
@@ -31,6 +34,9 @@ RATIOS = {  # name -> (numerator, denominator)
     "hcformer_over_maskformer": ("hcformer", "maskformer"),
     "hcformer_plus_over_maskformer": ("hcformer+", "maskformer"),
     "hcformer_over_mask2former": ("hcformer", "mask2former"),
+    "hcformer_over_own_backbone": ("hcformer", "backbone of hcformer"),
+    "hcformer_folded_over_hcformer": ("hcformer, folded", "hcformer"),
+    "maskformer_folded_over_maskformer": ("maskformer, folded", "maskformer"),
     "train_step_hcformer_over_maskformer": ("train step hcformer", "train step maskformer"),
 }
 Functions = dict[str, Callable[[], object]]
@@ -121,13 +127,20 @@ def build(method: str, device: str) -> nn.Module:
 
 
 def model_functions(device: str) -> Functions:
-    """Forward passes in inference mode, batch 1."""
-    return {method: model_function(method, device) for method in METHODS}
+    """Forward passes in inference mode, batch 1: of METHODS, of HCFormer's backbone alone, and of FOLDED."""
+    models = {method: build(method, device).eval() for method in METHODS}
+    models["backbone of hcformer"] = models["hcformer"].backbone
+    models |= {f"{method}, folded": fold_batch_norms(models[method], _images(PROBE, device)) for method in FOLDED}
+    return {name: _pass(model, device) for name, model in models.items()}
 
 
 def model_function(method: str, device: str) -> Callable[[], object]:
     """One forward pass of one model."""
-    model, image = build(method, device).eval(), _images(IMAGE, device)
+    return _pass(build(method, device).eval(), device)
+
+
+def _pass(model: nn.Module, device: str) -> Callable[[], object]:
+    image = _images(IMAGE, device)
     return torch.inference_mode()(lambda: model(image))
 
 
@@ -155,7 +168,7 @@ def training_functions(device: str, mixed_precision: bool = False) -> Functions:
 
 GROUPS: dict[str, tuple[Callable[[str], Functions], int]] = {  # what makes the functions, and how many
     "clustering": (clustering_functions, 6),
-    "networks": (model_functions, len(METHODS)),
+    "networks": (model_functions, len(METHODS) + 1 + len(FOLDED)),
     "training steps": (training_functions, 2),
 }
 
