@@ -111,6 +111,7 @@ def predict(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bench.experiments.datasets import get_dataset
+    from bench.measure.inference import prepare_for_inference
     from bench.measure.predict import check_images, predict_images
     from bench.weights.load import open_weights
 
@@ -129,6 +130,8 @@ def predict(
     check_images(images, out, get_dataset(experiment.dataset).task, raw)  # before a progress bar
     out.mkdir(parents=True, exist_ok=True)
     model = opened.build()
+    if experiment.scale == "paper":
+        model = prepare_for_inference(model, "cpu", fold=True, many_images=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(plain(images[0].name), total=len(images))

@@ -23,6 +23,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.methods import get_method
 from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
+from bench.measure.inference import prepare_for_inference
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
 from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
@@ -61,7 +62,7 @@ def measure_accuracy(
     `execution.stop` says so, with the work saved.
     """
     recipe, info = recipe_for(experiment), get_dataset(experiment.dataset)
-    per_pixel = get_method(experiment.method).predicts == "pixels"
+    per_pixel, at_paper_scale = get_method(experiment.method).predicts == "pixels", experiment.scale == "paper"
     if per_pixel and info.task != "semantic":
         raise BenchError(
             f"{experiment.method} labels pixels, {info.name} is a {info.task} data set: use a semantic one"
@@ -101,14 +102,15 @@ def measure_accuracy(
         "post_processing": POST_PROCESSING,
     }
     resizing = recipe.test_shorter_side, recipe.test_longer_side
+    ready = prepare_for_inference(model, world.device, fold=True, many_images=True) if at_paper_scale else model
     found = evaluate_shared(
-        lambda index: predict_image(model, val_set, val_set[index], resizing),
+        lambda index: predict_image(ready, val_set, val_set[index], resizing),
         val_set, folder, evaluated, world, on_image, execution.stop,
         prediction_writer(folder, experiment, f"seed {seed}", val_set, world),
     )  # fmt: skip
     if found is None:
         return None
-    if experiment.scale == "paper":  # days of work; a small model is trained again in minutes
+    if at_paper_scale:  # days of work; a small model is trained again in minutes
         _keep(model, experiment, seed, folder / WEIGHTS)
     values, seconds = found
     metrics = percentages(values, len(val_set))

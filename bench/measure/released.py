@@ -14,12 +14,11 @@ from bench.experiments.recipe import POST_PROCESSING, test_resizing
 from bench.machine import default_device
 from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.measure.complexity.flops import count_parameters
+from bench.measure.inference import batch_norms_text, prepare_for_inference
 from bench.records import Store
 from bench.training.distributed import World
-from bench.training.engine import MEMORY_FORMAT
 from bench.weights.files import sha256
 from bench.weights.load import open_weights
-from models.clustering import fast_form, use_form
 
 LOG = "images.jsonl"
 
@@ -65,9 +64,8 @@ def measure_released(
     opened = open_weights(weights, **experiment.to_dict())
     model, facts = opened.build(), opened.facts
     device = default_device()
-    model = model.to(device).to(memory_format=MEMORY_FORMAT)
-    if experiment.scale == "paper":  # thousands of images
-        use_form(model, fast_form(device))
+    parameters, at_paper_scale = count_parameters(model), experiment.scale == "paper"
+    model = prepare_for_inference(model, device, fold=at_paper_scale, many_images=at_paper_scale)
     resizing = test_resizing(experiment)
     details = {
         "weights": facts,
@@ -79,6 +77,7 @@ def measure_released(
         "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
         "device": str(device),
         "post_processing": POST_PROCESSING,
+        "batch_norms": batch_norms_text(at_paper_scale),
     }
     identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
     log = ImageLog(folder / LOG, identity)
@@ -94,6 +93,6 @@ def measure_released(
     details |= {
         "resumed_after_images": log.images,
         "sizes": experiment.sizes or "the paper's",
-        "parameters": count_parameters(model),
+        "parameters": parameters,
     }
     return metrics, details

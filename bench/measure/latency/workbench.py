@@ -11,8 +11,8 @@ from bench.evaluation.results import RESULTS, Results, results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.flops import ImageSizes, Size
+from bench.measure.inference import prepare_for_inference
 from bench.training.engine import MEMORY_FORMAT
-from models.clustering import fast_form, use_form
 from models.outputs import MaskPrediction
 
 CONFIDENT_QUERIES = 20
@@ -28,14 +28,16 @@ class Workbench:
         device: str,
         build: Callable[[Experiment], nn.Module],
         sizes: ImageSizes,
+        fold: bool = False,
     ):
+        """fold: batch norms are timed as part of the convolutions."""
         self.device, self.sizes = device, sizes
         self.models: dict[str, nn.Module] = {}
         self._datasets = {e.key: e.dataset for e in experiments}
         self._predictions: dict[tuple[int, ...], MaskPrediction] = {}
         pool = torch.empty(0, device=device)
         for experiment in experiments:
-            model = use_form(build(experiment).eval().to(device), fast_form(device))
+            model = prepare_for_inference(build(experiment), device, fold=fold, many_images=True)
             if _pooled_numel(model) > pool.numel():
                 pool = torch.empty(_pooled_numel(model), device=device).normal_(std=0.02)
                 for other in self.models.values():
