@@ -21,8 +21,8 @@ def prepare_for_inference(
     """The model in evaluation mode on `device`, channels last, as fast as it gets there.
 
     fold: its batch norms become part of its convolutions, in a copy. Predictions are equal to rounding (1e-5): nothing
-    for the small scale, whose records are reproduced to the last digit. many_images: clustering and decoding in the fast
-    form, whose compilation costs half a minute. The model that is given is moved, not folded.
+    for the small scale, whose records are reproduced to the last digit. many_images: clustering and decoding in the
+    fast form, whose compilation costs half a minute. The model that is given is moved, not folded.
     """
     model = model.eval().to(device).to(memory_format=MEMORY_FORMAT)
     if fold:

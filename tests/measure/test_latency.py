@@ -98,6 +98,7 @@ def test_details_are_plain_facts(tmp_path, monkeypatch):
         "warm_up": "1 pass(es) at 32x32",
         "rounds": 3,
         "load_average": "0.5 to 2.1",
+        "batch_norms": "not folded",
     }
     assert {name: details[name] for name in expected} == expected
 
