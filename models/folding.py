@@ -128,7 +128,7 @@ def _fold(module: nn.Module, norm: nn.Module) -> None:
     bias = scale * bias
     if norm.bias is not None:
         bias = bias + norm.bias.double()
-    scaled = (weight.double() * scale[:, None, None, None]).to(weight.dtype)  # keeps the memory format
+    scaled = weight * scale.to(weight.dtype)[:, None, None, None]  # keeps the memory format
     convolution.weight = nn.Parameter(scaled, requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
