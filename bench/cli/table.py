@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,7 +110,8 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs are ended
     try:
         if weights is None:
-            failures = run_table(get_table(table), stores.open_store(store), scale, data_root, force)
+            page = partial(_page, table, store, reference)
+            failures = run_table(get_table(table), stores.open_store(store), scale, data_root, force, page=page)
         else:
             from bench.weights.load import open_weights  # with torch
 
@@ -143,6 +145,17 @@ def report(table: PageName, store: options.Store = None, reference: options.Refe
 
 
 def _report(table: str, folder: Path | None, reference: Path | None) -> None:
+    csv, markdown = _write(table, folder, reference)
+    typer.echo(markdown.read_text(encoding="utf-8"))
+    typer.echo(f"written: {markdown}, {csv} and {csv.with_suffix('.tex')}")
+
+
+def _page(table: str, folder: Path | None, reference: Path | None) -> str:
+    return _write(table, folder, reference)[1].read_text(encoding="utf-8")
+
+
+def _write(table: str, folder: Path | None, reference: Path | None) -> list[Path]:
+    """Paths of CSV and markdown."""
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report
 
@@ -150,11 +163,10 @@ def _report(table: str, folder: Path | None, reference: Path | None) -> None:
         raise BenchError(f"{reference} is not a folder: give an existing store with --reference")
     reference = reference or stores.RESULTS / "reference"
     store = stores.open_store(folder)
-    csv, markdown = write_report(table, store, Store(reference) if reference.is_dir() else None)
+    written = write_report(table, store, Store(reference) if reference.is_dir() else None)
     if store.path.name != GIT_IGNORED_STORE and (store.path.parent / "published").is_dir():
         write_overview(store.path.parent)
-    typer.echo(markdown.read_text(encoding="utf-8"))
-    typer.echo(f"written: {markdown}, {csv} and {csv.with_suffix('.tex')}")
+    return written
 
 
 def _print_released(experiment: "Experiment", store: "Store") -> None:
