@@ -16,6 +16,7 @@ PAPER_TABLES = sorted((path.stem for path in PUBLISHED.glob("*.csv")), key=str.c
 
 def install(session: nox.Session) -> None:
     """The tested versions of everything, then this project itself, in place."""
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # else each of a run's processes compiles torch anew, 5 s of a core
     session.install("-r", LOCK)
     session.install("--no-deps", "-e", ".")
 

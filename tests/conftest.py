@@ -1,5 +1,6 @@
 """Fixtures that several test folders use."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bench.cli import app as cli
+from bench.cli import stores
 from bench.data.synthesis import synthetic
 from bench.run import pool
 
@@ -28,7 +30,7 @@ def shared() -> Path:
 def bench(monkeypatch, capsys, tmp_path):
     """bench(*arguments) -> (exit code, output, errors), in this process and an empty folder; starts no job."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(stores, "RESULTS", tmp_path / "results")
     monkeypatch.delenv("BENCH_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -42,7 +44,7 @@ def bench(monkeypatch, capsys, tmp_path):
         return end.value.code, *capsys.readouterr()
 
     monkeypatch.setattr(pool.subprocess, "Popen", refuse)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return run
 
 

@@ -9,22 +9,15 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import options
 from bench.errors import plain
 
 data = typer.Typer(no_args_is_help=True, help="Data sets on disk: complete a download, check it, or do without one.")
 SHOWN = 10  # problems
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Data set, e.g. coco_panoptic, ade20k, cityscapes.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root", envvar="BENCH_DATA", help="Folder of the data set, or of several by their usual names."
-    ),
-]
-
 
 @data.command()
-def prepare(name: Name, data_root: DataRoot = None) -> None:
+def prepare(name: options.DatasetName, data_root: options.DataRoot = None) -> None:
     """Write the label images that the download lacks. Interrupt it at will: it goes on where it stopped."""
     from bench.data.prepare import prepare as prepare_data
 
@@ -39,8 +32,8 @@ def prepare(name: Name, data_root: DataRoot = None) -> None:
 
 @data.command()
 def check(
-    name: Name,
-    data_root: DataRoot = None,
+    name: options.DatasetName,
+    data_root: options.DataRoot = None,
     everything: Annotated[bool, typer.Option("--all", help="Decode every image, not a sample.")] = False,
 ) -> None:
     """Verify a data set before hours are spent on it: prints each split's fingerprint, or the problems and exits 1."""
@@ -59,7 +52,7 @@ def check(
 
 @data.command()
 def synthesize(
-    name: Name,
+    name: options.DatasetName,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the data set.")],
     images: Annotated[int, typer.Option("--images", min=1, help="Images a split.")] = 8,
 ) -> None:

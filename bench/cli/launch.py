@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import options, stores
 from bench.errors import BenchError, unknown_name
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ SLURM_HOURS = 24.0
 
 
 def launch(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table, e.g. table1.")],
-    scale: Annotated[str, typer.Option("--scale", help="Scale of the trainings: small or paper.")] = "small",
+    table: options.TableName,
+    scale: options.Scale = "small",
     backend: Annotated[
         str, typer.Option("--backend", metavar="|".join(BACKENDS), help="torchrun: one job after the other on this "
                           "machine; local: several at once; slurm: a job array.")
@@ -32,10 +33,8 @@ def launch(
                                  "on Slurm, all of this machine (local: one a job) elsewhere.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes of a job (slurm).")] = 1,
-    store: Annotated[Path | None, typer.Option("--store", help="Folder of records; default: results/local.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option("--data-root", envvar="BENCH_DATA", help="Folder of the data set.")
-    ] = None,
+    store: options.Store = None,
+    data_root: options.DataRoot = None,
     partition: Annotated[str | None, typer.Option("--partition", help="Partition (slurm).")] = None,
     hours: Annotated[
         float | None, typer.Option("--hours", help="Time limit of a job (slurm); a training that needs more is "
@@ -47,12 +46,11 @@ def launch(
 
     A job that is stopped saves its checkpoint and is run again; one that fails is named with its log, the rest goes on.
     """
-    from bench.cli import app as cli
     from bench.experiments.tables import get_table
     from bench.run.launch.plan import Setup, check_shares, find_trainings
 
     _check(backend, nodes, partition, hours)
-    folder = cli._store(store)
+    folder = stores.open_store(store)
     trainings = find_trainings(get_table(table), folder, scale)
     count, assumed = _gpus(gpus, backend, scale, dry_run)
     setup = Setup(folder, count, nodes, data_root)
@@ -68,7 +66,7 @@ def launch(
         typer.echo(f"at work: {training.label}: {what}")
     if not todo:
         return
-    steps = _steps(trainings, setup, cli.RESULTS / "reference")
+    steps = _steps(trainings, setup, stores.RESULTS / "reference")
     if dry_run:
         from bench.run.launch.dry_run import describe
 

@@ -1,6 +1,10 @@
-"""The factors of an experiment as options of the command line; the same names as in Python, records and tables."""
+"""Options and arguments that several commands share; the factors of an experiment have the names of Python and records.
+
+Names of tables and rows are looked up while the command line is read, so that a mistyped one costs no import.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +13,9 @@ from bench.experiments.backbones import BACKBONES
 from bench.experiments.datasets import DATASETS
 from bench.experiments.methods import DOWNSAMPLINGS, METHODS, TRANSFORMER_DECODERS
 
+# Panels of `bench --help`.
+MEASURE, TRAIN, CHECKPOINT, DATA, CHECK = "Measure", "Train", "Use a checkpoint", "Data", "Check"
+
 # Of checkpoints: small models and generated data sets have none.
 _BACKBONES = [backbone.name for backbone in BACKBONES.values() if "paper" in backbone.scales]
 _DATASETS = [dataset.name for dataset in DATASETS.values() if not dataset.generated]
@@ -16,9 +23,88 @@ _OF_MASKS = [method.name for method in METHODS.values() if method.predicts == "m
 _OF_IMAGES = [method.name for method in METHODS.values() if method.predicts in ("masks", "pixels")]
 
 
-def _choice(flag: str, names: Sequence[str], help: str):
-    return typer.Option(flag, metavar="|".join(names), help=help)
+def _known_table(context: typer.Context, name: str | None) -> str | None:
+    if name is not None and not context.resilient_parsing:  # else a shell asks for what could follow
+        from bench.experiments.tables import get_table
 
+        get_table(name)
+    return name
+
+
+def _known_row(context: typer.Context, name: str) -> str:
+    if not context.resilient_parsing:
+        from bench.experiments.tables import find_row
+
+        find_row(name)
+    return name
+
+
+def complete_table(incomplete: str) -> list[str]:
+    """Names of tables, for the shell."""
+    from bench.experiments.tables import TABLES
+
+    return [name for name in TABLES if name.startswith(incomplete)]
+
+
+def _complete_row(incomplete: str) -> list[str]:
+    """TABLE/ before there is a slash, then the rows of that table."""
+    from bench.experiments.tables import TABLES, row_names
+
+    table, slash, row = incomplete.partition("/")
+    if not slash:
+        return [f"{name}/" for name in complete_table(table)]
+    names = row_names(TABLES[table]) if table in TABLES else ()
+    return [f"{table}/{name}" for name in names if name.startswith(row)]
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    return [name for name in DATASETS if name.startswith(incomplete)]
+
+
+def _choice(flag: str, names: Sequence[str], help: str):
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return typer.Option(flag, metavar="|".join(names), help=help, autocompletion=complete)
+
+
+TableName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE", help="Name of the table, e.g. table1.", callback=_known_table, autocompletion=complete_table
+    ),
+]
+OptionalTable = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TABLE]", help="Table; may be left out with --weights.", callback=_known_table,
+        autocompletion=complete_table,
+    ),
+]  # fmt: skip
+RowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.", callback=_known_row,
+        autocompletion=_complete_row,
+    ),
+]  # fmt: skip
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Data set, e.g. coco_panoptic, ade20k, cityscapes.", autocompletion=_complete_dataset
+    ),
+]
+Store = Annotated[Path | None, typer.Option("--store", help="Folder of records and tables; default: results/local.")]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", help="Store shown as reference; default: results/reference.")
+]
+Scale = Annotated[str, typer.Option("--scale", metavar="small|paper", help="Scale of the trainings: small or paper.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", envvar="BENCH_DATA", help="Folder of the data set, or of several by their usual names."
+    ),
+]
 
 Method = Annotated[str, _choice("--method", _OF_MASKS, "Method.")]
 Backbone = Annotated[str, _choice("--backbone", _BACKBONES, "Backbone.")]

@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import options
 from bench.errors import BenchError, plain
 
-DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="Data set, e.g. coco_panoptic.")]
 Predictions = Annotated[
     Path, typer.Argument(metavar="PREDICTIONS", help="Folder of predictions that an evaluation saved.")
 ]
-DataRoot = Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the data set.")]
 Split = Annotated[str | None, typer.Option(help="Split; default: that of the predictions.")]
 
 
-def score(name: DatasetName, predictions: Predictions, data_root: DataRoot = None, split: Split = None) -> None:
+def score(
+    name: options.DatasetName, predictions: Predictions, data_root: options.DataRoot = None, split: Split = None
+) -> None:
     """Compute the metrics of saved predictions again, exactly as their evaluation did."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -5,31 +5,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.run.jobs import TRY_AGAIN, Job, run_job
+from bench.cli import options, stores
 
 PLAIN_REPORT_SECONDS = 20.0
 MAX_SEED = 2**32 - 1
 PRECISIONS = ("float32", "bf16", "fp16")
 
-RowName = Annotated[str, typer.Argument(metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.")]
-
 
 def train(
-    row: RowName,
+    row: options.RowName,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of weights, data order and augmentation.")
     ],
-    store: Annotated[
-        Path | None, typer.Option("--store", help="Folder of records and tables; default: results/local.")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option("--data-root", envvar="BENCH_DATA", help="Folder of the data set.")
-    ] = None,
+    store: options.Store = None,
+    data_root: options.DataRoot = None,
     precision: Annotated[
         str | None,
         typer.Option("--precision", metavar="|".join(PRECISIONS), help="Of the network; default: the recipe's."),
@@ -47,10 +40,10 @@ def train(
     is the recipe's. Stop it at will: the same command goes on where it stopped. On SIGTERM it saves its state and
     exits with code 75.
     """
-    from bench.cli import app as cli
     from bench.errors import unknown_name
     from bench.experiments.recipe import recipe_for
     from bench.experiments.tables import find_row
+    from bench.run.jobs import TRY_AGAIN, Job, run_job
     from bench.run.plan import root_of
 
     experiment = find_row(row)
@@ -58,8 +51,8 @@ def train(
         raise unknown_name("precision", precision, PRECISIONS)
     stop = _StopRequest()
     signal.signal(signal.SIGTERM, stop.note)
-    job = Job("accuracy", (experiment,), str(cli._store(store).path), seed, data_root=root_of(experiment, data_root),
-              command=("bench", *sys.argv[1:]))  # fmt: skip
+    folder, root = stores.open_store(store), root_of(experiment, data_root)
+    job = Job("accuracy", (experiment,), str(folder.path), seed, data_root=root, command=("bench", *sys.argv[1:]))
 
     from bench.training.distributed import Stopped, join  # with torch
     from bench.training.engine import Execution
@@ -72,7 +65,7 @@ def train(
                 report.head = _description(facts, str(world.device))
                 run_job(job, report, execution)
             if world.is_main:
-                _print_record(experiment, seed, cli._store(store))
+                _print_record(experiment, seed, folder)
     except Stopped:
         typer.echo(f"{row} seed {seed} stopped, its work saved: the same command goes on", err=True)
         sys.exit(TRY_AGAIN)

@@ -4,10 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-BRIGHTNESS = 32 / 255  # added, up to this much
-CONTRAST = (0.5, 1.5)  # multiplies the values
-SATURATION = (0.5, 1.5)  # multiplies S of HSV
-HUE = 18 / 180  # turns H of HSV, up to this part of a circle (18 of OpenCV's 180)
+from bench.experiments.fixed_values import BRIGHTNESS, CONTRAST, HUE, SATURATION
 
 
 def jitter_colours(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from bench.data.coco import Sample
 from bench.data.colour import jitter_colours
 from bench.experiments.backbones import Normalisation
+from bench.experiments.fixed_values import FLIP
 from bench.experiments.recipe import Recipe
 
 IMAGENET = Normalisation()
@@ -56,12 +57,12 @@ def augment(
     new = resized_size(*old, low + (high - low) * factor, recipe.crop_size, recipe.resize_mode)
     kept = [min(pair) for pair in zip(new, recipe.crop_size, strict=True)]
     top, left = (int(place * (n - k + 1)) for place, n, k in zip(places, new, kept, strict=True))
-    if flipped < 0.5:
+    if flipped < FLIP:
         left = new[1] - kept[1] - left  # the window's place counts in the mirrored image
     image = _resized(sample.image, new)[:, top : top + kept[0], left : left + kept[1]]
     rows = _source_pixels(old[0], new[0])[top : top + kept[0]]
     columns = _source_pixels(old[1], new[1])[left : left + kept[1]]
-    if flipped < 0.5:
+    if flipped < FLIP:
         image, columns = F.horizontal_flip(image), columns.flip(0)
     if recipe.colour_jitter:
         image = jitter_colours(image, generator)

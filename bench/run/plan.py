@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,12 @@ def estimate(measurement: Measurement, timed: Mapping[tuple[Experiment, ...], in
 
 def run(
     table: PaperTable, store: Store, scale: str = "small", data_root: Path | None = None, force: bool = False,
-    quiet: bool = False,
+    quiet: bool = False, page: Callable[[], str] | None = None,
 ) -> list[str]:  # fmt: skip
     """Measure what is missing or stale; returns one line for each job that failed.
 
     force: measure everything again, or what is left of that where an earlier forced run was stopped.
+    page: the table as far as it is known, printed when all counts and when all latencies are there.
 
     Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
     after the other (`timed_together`): ratios need one run, so one missing record means that its whole group is timed.
@@ -106,6 +107,7 @@ def run(
         for group in latency_groups(planned)
     ]
     trainings = [job for job in single if job[0].kind == "accuracy"]
+    trainings.sort(key=lambda job: job[1], reverse=True)  # else the longest one may run last, beside idle cores
     stages = [
         ([job for job in single if job[0].kind == "complexity"], workers()),
         (latency, 1),
@@ -114,7 +116,7 @@ def run(
     if table.printed:
         load_published(table.name)  # a broken checkout shows now, not when all is measured
     prepare_data([job.experiments[0] for job, _ in trainings], data_root)
-    failures = JobPool(stages, store, quiet).run() if planned else []
+    failures = JobPool(stages, store, quiet).run(page) if planned else []
     if not failures:
         forced.end(store, name)
     return failures

@@ -6,6 +6,7 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +57,11 @@ class JobPool:
         self._failures: list[str] = []
         self._last_plain = 0.0
 
-    def run(self) -> list[str]:
-        """Run all jobs; returns one line for each that failed. A KeyboardInterrupt ends the jobs and goes on up."""
+    def run(self, page: Callable[[], str] | None = None) -> list[str]:
+        """Run all jobs; returns one line for each that failed. A KeyboardInterrupt ends the jobs and goes on up.
+
+        page: what is known so far, printed where a stage has ended and another one follows.
+        """
         count = sum(len(jobs) for jobs, _ in self._stages)
         with self._progress:
             self._total = self._progress.add_task(f"all {count} jobs", total=1.0, note="")
@@ -65,6 +69,8 @@ class JobPool:
                 for number, (jobs, slots) in enumerate(self._stages):
                     self._clock.begin(number)
                     self._run_stage(list(jobs), slots)
+                    if page and jobs and any(later for later, _ in self._stages[number + 1 :]):
+                        self._print(page())
             finally:
                 for running in self._running:
                     running.process.kill()

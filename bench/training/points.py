@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OVERSAMPLE_RATIO = 3
-IMPORTANCE_RATIO = 0.75
+from bench.experiments.fixed_values import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:

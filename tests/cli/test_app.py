@@ -214,7 +214,7 @@ def test_run_where_all_is_done_prints_the_table(bench, full, tmp_path):
 
 
 def test_failed_jobs_are_named_after_the_table(bench, monkeypatch):
-    monkeypatch.setattr(runner, "run", lambda *_: ["accuracy x: it broke", "complexity y: it too"])
+    monkeypatch.setattr(runner, "run", lambda *_, **__: ["accuracy x: it broke", "complexity y: it too"])
     code, out, errors = bench("run", "table1")
     assert code == 2 and "# Table 1" in out
     assert errors.startswith("error: 2 job(s) failed") and errors.count("\n") == 1
@@ -222,7 +222,7 @@ def test_failed_jobs_are_named_after_the_table(bench, monkeypatch):
 
 
 def test_interruption(bench, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run", interrupted)
@@ -232,7 +232,7 @@ def test_interruption(bench, monkeypatch):
 
 def test_options_reach_the_run(bench, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(runner, "run", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(runner, "run", lambda *args, page: calls.append(args) or [])
     bench("run", "table1")
     monkeypatch.setenv("BENCH_DATA", "/data")
     bench("run", "table1", "--store", tmp_path / "mine", "--scale", "paper", "--force")

@@ -10,10 +10,10 @@ from bench.errors import BenchError
 from bench.experiments import RECIPES, Recipe, experiment, recipe_for, sources_for
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import factor_sources
+from bench.experiments.fixed_values import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
 from bench.experiments.methods import METHODS as ALL_METHODS
 from bench.experiments.recipe import CHOICES, recipe_hash
 from bench.experiments.recipe import test_resizing as resizing  # not a test
-from bench.training.points import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
 
 METHODS = [method.name for method in ALL_METHODS.values() if method.predicts == "masks"]
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")

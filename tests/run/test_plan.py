@@ -37,7 +37,7 @@ def started(monkeypatch):
         def __init__(self, given, store, quiet=False):
             stages.append(given)
 
-        def run(self):
+        def run(self, page=None):
             return ["the pool's answer"]
 
     monkeypatch.setattr(runner, "JobPool", Pool)
@@ -123,6 +123,7 @@ def test_run_of_an_empty_store(tmp_path, started):
     assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
     assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
     wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
+    wanted.sort(key=lambda m: -runner.estimate(m, {}))  # the longest first
     assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
     assert {(job.store, job.since) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), None)}
 
@@ -218,7 +219,7 @@ def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
     """Also a plain one, after which nothing is left to go on with."""
     runner.run(TABLE, full, force=True)
     assert markers(full) == ["forced-table1-small"]
-    monkeypatch.setattr(runner.JobPool, "run", lambda self: [])
+    monkeypatch.setattr(runner.JobPool, "run", lambda self, page=None: [])
     runner.run(TABLE, full, force=force)
     assert markers(full) == []
     runner.run(TABLE, full, force=True)

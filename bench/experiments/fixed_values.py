@@ -1,0 +1,48 @@
+"""What is the same in every recipe and therefore no field of `Recipe`: constants of sampling and augmentation."""
+
+from bench.experiments.backbones import Backbone, Normalisation
+from bench.experiments.recipe import Recipe
+
+# Points of the mask loss (PointRend): drawn for each that is kept, and the share of the most uncertain ones.
+OVERSAMPLE_RATIO = 3
+IMPORTANCE_RATIO = 0.75
+
+FLIP = 0.5  # probability
+
+# Colour jitter.
+BRIGHTNESS = 32 / 255  # added, up to this much
+CONTRAST = (0.5, 1.5)  # multiplies the values
+SATURATION = (0.5, 1.5)  # multiplies S of HSV
+HUE = 18 / 180  # turns H of HSV, up to this part of a circle (18 of OpenCV's 180)
+
+
+def fixed_values(recipe: Recipe, backbone: Backbone) -> list[tuple[str, object, str]]:
+    """(name, value, source) of what is the same in every recipe and therefore no field of `Recipe`."""
+    known = isinstance(backbone.normalisation, Normalisation)
+    values = [
+        ("oversampling", OVERSAMPLE_RATIO, "of the points of the mask loss: reference configuration"),
+        ("importance", IMPORTANCE_RATIO, "share of the most uncertain points: reference configuration"),
+        ("flip", FLIP, "probability, left to right: paper D.2, Mask2Former's configuration"),
+        ("pixel_mean", backbone.normalisation.mean if known else "its own", "reference configuration"),
+        ("pixel_std", backbone.normalisation.std if known else "its own", "reference configuration"),
+    ]
+    values += [
+        ("padding", "mean colour", "ours; Mask2Former's configuration: grey, 128"),
+        (
+            "emptied segments",
+            "dropped",
+            "ours: a crop's segments without a pixel; Mask2Former keeps them on COCO panoptic",
+        ),
+        ("empty images", "trained on", "ours; Mask2Former's configuration drops them on COCO instance"),
+    ]
+    if recipe.resize_mode == "shorter_side":
+        values.append(("longest side in training", "any", "ours; Mask2Former's configuration caps it at 2048 to 4096"))
+    if recipe.colour_jitter:
+        ssd = "with probability 0.5: SSD, as in Mask2Former's configuration"
+        values += [
+            ("brightness", round(BRIGHTNESS * 255), f"of 255, added or taken off at most, {ssd}"),
+            ("contrast", CONTRAST, f"factor, {ssd}"),
+            ("saturation", SATURATION, f"factor, {ssd}"),
+            ("hue", round(HUE * 360), f"degrees at most, {ssd}"),
+        ]
+    return values
