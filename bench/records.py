@@ -180,10 +180,14 @@ class Store:
         path = self.record_path(record.experiment, record.kind, record.seed)
         return path.relative_to(self.path).as_posix()
 
-    def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
-        """Folder for checkpoints and other work files of one measurement, created if missing."""
+    def work_path(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        """Folder for checkpoints and other work files of one measurement; it may be missing."""
         _check_kind(kind, seed)
-        path = self.path / "work" / experiment.key / _name(kind, seed)
+        return self.path / "work" / experiment.key / _name(kind, seed)
+
+    def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        """`work_path`, created if missing."""
+        path = self.work_path(experiment, kind, seed)
         path.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
@@ -13,9 +16,9 @@ from bench.experiments.table import Measurement, PaperTable
 from bench.experiments.tables import timed_together
 from bench.machine import available_cores
 from bench.records import Store
-from bench.run import forced
 from bench.run.jobs import Job
 from bench.run.pool import JobPool
+from bench.run.set_aside import forget, set_aside
 
 LATENCY_BUDGET_S = 60.0  # of a group that is timed together; on a CPU three rounds are taken even if they need longer
 
@@ -90,11 +93,15 @@ def run(
     Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
     after the other (`timed_together`): ratios need one run, so one missing record means that its whole group is timed.
     """
-    name = f"{table.name}-{scale}"
-    since = forced.begin(store, name) if force else None
-    planned = [p for p in plan(table, store, scale) if p.state != "done" or _is_older(p.measurement, store, since)]
-    command = tuple(["bench", *sys.argv[1:]])
-    common = {"store": str(store.path), "since": since, "command": command}
+    run_name = f"{table.name}-{scale}"
+    if table.printed:
+        load_published(table.name)  # a broken checkout shows now, not when all is measured
+    planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
+    prepare_data([p.measurement.experiment for p in planned if p.measurement.kind == "accuracy"], data_root)
+    if force:
+        _set_aside(store, run_name, [p.measurement for p in planned], quiet)
+        planned = [p for p in plan(table, store, scale) if p.state != "done"]
+    common = {"store": str(store.path), "command": tuple(["bench", *sys.argv[1:]])}
     single = [
         (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
         for p in planned
@@ -111,12 +118,9 @@ def run(
         (latency, 1),
         (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
-    if table.printed:
-        load_published(table.name)  # a broken checkout shows now, not when all is measured
-    prepare_data([job.experiments[0] for job, _ in trainings], data_root)
     failures = JobPool(stages, store, quiet).run() if planned else []
     if not failures:
-        forced.end(store, name)
+        forget(store, run_name)
     return failures
 
 
@@ -134,26 +138,36 @@ def evaluate_released(
     from bench.measure.released import is_done
     from bench.weights.files import sha256
 
-    info, name = get_dataset(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
-    since = forced.begin(store, name) if force else None
-    again = forced.is_older(store.record_path(experiment, "released"), since)
-    if not again and is_done(store, experiment, weights, data_root):
-        forced.end(store, name)
+    info, run_name = get_dataset(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
+    try:
+        done = is_done(store, experiment, weights, data_root)
+    except BenchError:
+        if not force:
+            raise
+        done = False
+        forget(store, run_name)  # a record of another file is not what a forced run of this one has measured
+    if done and not force:
+        forget(store, run_name)
         return []
     root = root_of(experiment, data_root)
     images = len(open_split(info.name, info.eval_split, root and Path(root)))
+    if force:
+        _set_aside(store, run_name, [Measurement(experiment, "released")], quiet)
     job = Job(
-        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), since=since,
+        "released", (experiment,), str(store.path), data_root=root, weights=str(weights),
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
     failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
     if not failures:
-        forced.end(store, name)
+        forget(store, run_name)
     return failures
 
 
-def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
-    return forced.is_older(store.record_path(m.experiment, m.kind, m.seed), since)
+def _set_aside(store: Store, run_name: str, measurements: Sequence[Measurement], quiet: bool) -> None:
+    folder, records = set_aside(store, run_name, measurements)
+    if records:
+        said = f"set aside: {records} record(s), now in {folder}"
+        Console(stderr=True, quiet=quiet).print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def root_of(experiment: Experiment, data_root: Path | None) -> str | None:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,13 @@ import torch
 
 from bench.data.synthesis import synthetic
 from bench.experiments import RECIPES, experiment, get_table, recipe_for
+from bench.measure.measured import Measured
+from bench.measure.released import LOG
 from bench.records import Store
 from bench.run import jobs
 from bench.run.jobs import Job, Reporter
 from bench.training import engine
-from tests.report.fakes import R50, SMALL, complexity
+from tests.report.fakes import R50, SMALL, WEIGHTS, complexity
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
@@ -26,7 +27,7 @@ CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
     "job",
     [
         Job("complexity", (R50,), "a folder/é"),
-        Job("latency", (R50, SMALL), "s", budget_s=12.5, since=1.5e9 + 0.1, command=("bench", "run", "--store", "a b")),
+        Job("latency", (R50, SMALL), "s", budget_s=12.5, command=("bench", "run", "--store", "a b")),
         Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
         Job("released", (R50,), "s", weights="my weights.safetensors"),
     ],
@@ -90,7 +91,7 @@ from pathlib import Path
 from bench.run import jobs
 from bench.errors import BenchError
 from tests.report.fakes import complexity
-def measure(job, store, report):
+def measure(job, store, report, execution):
     what = job.command[0]
     if what == "mistake":
         raise BenchError("file x is damaged: delete it")
@@ -106,7 +107,7 @@ def measure(job, store, report):
         store.write(complexity(job.experiments[0]))
     if what == "forever":
         time.sleep(120)
-jobs._complexity, jobs.WAIT_SECONDS = measure, 0.1
+jobs._measure_and_write, jobs.WAIT_SECONDS = measure, 0.1
 jobs.main()
 """
 
@@ -190,45 +191,53 @@ def test_second_process_takes_over_from_a_dead_one(store):
 # In this process
 
 
-def test_done_is_not_measured_again_unless_older_than_a_forced_run(store, monkeypatch):
+def test_done_is_not_measured_again(store, monkeypatch):
     measured = []
-    monkeypatch.setattr(jobs, "_complexity", lambda job, store, report: measured.append(job))
-    store.write(complexity(R50))
+    monkeypatch.setattr(jobs, "_measure_and_write", lambda job, *_: measured.append(job))
     job = Job("complexity", (R50,), str(store.path))
     jobs.run_job(job, Reporter())
-    assert measured == []
-    written = store.record_path(R50, "complexity").stat().st_mtime
-    jobs.run_job(replace(job, since=written), Reporter())
-    assert measured == []
-    jobs.run_job(later := replace(job, since=written + 1), Reporter())
-    assert measured == [later]
+    assert measured == [job]
+    store.write(complexity(R50))
+    jobs.run_job(job, Reporter())
+    assert measured == [job]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "measure"),
-    [
-        ("accuracy", "checkpoint.pt", "bench.measure.accuracy.measure_accuracy"),
-        ("latency", "timings.jsonl", "bench.measure.latency.timing.measure_latency"),
-        ("released", "images.jsonl", "bench.measure.released.measure_released"),
-    ],
-)
-def test_a_forced_run_goes_on_from_its_own_work_alone(store, monkeypatch, kind, name, measure):
-    found = []
+MEASURERS = {
+    "accuracy": "bench.measure.accuracy.measure_accuracy",
+    "latency": "bench.measure.latency.timing.measure_latency",
+    "released": "bench.measure.released.measure_released",
+}
 
-    def stopped(*_):
-        found.append(work.exists())
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, stopped)
-    seed = 0 if kind == "accuracy" else None
-    job = Job(kind, (SMALL,), str(store.path), seed, weights="file")
+@pytest.mark.parametrize("kind", MEASURERS)
+def test_what_a_measurer_returns_becomes_the_record(store, monkeypatch, kind):
+    """Work that a killed job goes on from is there until the record is."""
+    seed, name = (0, "checkpoint.pt") if kind == "accuracy" else (None, jobs.UNFINISHED[kind])
     work = store.scratch_dir(SMALL, kind, seed) / name
-    work.write_text("half")
-    written = work.stat().st_mtime
-    for since in (None, written, written + 1):
-        with pytest.raises(KeyboardInterrupt):
-            jobs.run_job(replace(job, since=since), Reporter())
-    assert found == [True, True, False]
+    details = {"weights": WEIGHTS} if kind == "released" else {"a": "fact"}
+    recipe = recipe_for(SMALL) if kind == "accuracy" else None
+    measured = Measured({"m": {"value": 1.0, "unit": "s", "n": 3}}, 7.5, details, {"m": [1.0, 2.0]}, recipe)
+
+    def measure(*_):
+        if not work.exists():
+            work.write_text("half")
+            raise KeyboardInterrupt
+        return {SMALL.key: measured} if kind == "latency" else measured
+
+    monkeypatch.setattr(MEASURERS[kind], measure)
+    job = Job(kind, (SMALL,), str(store.path), seed, weights="file", command=("bench", "run", "a b"))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_job(job, Reporter())
+    assert store.get(SMALL, kind, seed) is None and work.exists()
+    jobs.run_job(job, Reporter())
+    record = store.get(SMALL, kind, seed)
+    assert (record.metrics, record.samples, record.details) == (measured.metrics, measured.samples, details)
+    assert record.recipe == (recipe and recipe.to_dict()) and record.provenance["duration_s"] == 7.5
+    assert record.provenance["command"] == "bench run 'a b'" and not work.exists()
+
+
+def test_names_of_unfinished_work_are_the_measurers_own():
+    assert (jobs.UNFINISHED["accuracy"], jobs.UNFINISHED["released"]) == (engine.CHECKPOINT, LOG)
 
 
 def test_complexity_record(store):

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -124,7 +123,7 @@ def test_run_of_an_empty_store(tmp_path, started):
     assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
     wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
     assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
-    assert {(job.store, job.since) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), None)}
+    assert {job.store for stage in stages for job in jobs(stage)} == {str(tmp_path / "store")}
 
 
 @pytest.mark.parametrize("kind", ["complexity", "accuracy"])
@@ -183,44 +182,53 @@ def test_no_two_groups_share_a_first_experiment():
     assert len({group[0] for group in groups}) == len(groups) > 10
 
 
-def test_force_measures_everything(full, started):
-    begun = time.time()
+def test_force_measures_everything(full, started, capsys):
+    before = full.load_all()
     runner.run(TABLE, full, force=True)
-    stages = started[0]
-    assert [len(jobs(stage)) for stage in stages] == [12, 3, 12]
-    assert all(begun <= job.since <= time.time() for stage in stages for job in jobs(stage))
+    assert [len(jobs(stage)) for stage in started[0]] == [12, 3, 12]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"set aside: {len(before)} record(s), now in {full.path / 'work' / 'before-2'}")
+    assert full.load_all() == [] and Store(said.split(" now in ")[1]).load_all() == before
 
 
-def markers(store) -> list[str]:
-    return sorted(path.name for path in (store.path / "work").glob("forced-*"))
-
-
-def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
+def test_a_forced_run_that_was_stopped_goes_on(full, started, capsys, monkeypatch):
     """The pool of these tests tells of a failure each time, so that none of the runs has ended."""
+    records = {(r.experiment, r.kind, r.seed): r for r in full.load_all()}
     runner.run(TABLE, full, force=True)
-    since = jobs(started[0][0])[0].since
     for what in (pick("complexity", 3), pick("accuracy", 0)):
-        os.utime(
-            full.record_path(what.experiment, what.kind, what.seed), (since + 1e-3, since + 1e-3)
-        )  # measured again
+        full.write(records[what.experiment, what.kind, what.seed])  # measured again
+    capsys.readouterr()
     runner.run(TABLE, full, force=True)
     assert [len(jobs(stage)) for stage in started[1]] == [11, 3, 11]
-    assert {job.since for stage in started[1] for job in jobs(stage)} == {since}
-    runner.run(get_table("tableIV"), full, force=True)
-    assert jobs(started[2][1])[0].since > since, "another table begins anew"
-    monkeypatch.setattr(runner.forced.provenance, "state", lambda: {"commit": "another"})
+    assert len(full.load_all()) == 2 and capsys.readouterr().err == ""
+    monkeypatch.setattr("bench.run.set_aside.provenance.state", lambda: {"commit": "another"})
     runner.run(TABLE, full, force=True)
-    assert [len(jobs(stage)) for stage in started[3]] == [12, 3, 12], "other code begins anew"
+    assert [len(jobs(stage)) for stage in started[2]] == [12, 3, 12], "other code begins anew"
+    assert full.load_all() == [] and "set aside: 2 record(s)" in capsys.readouterr().err
+
+
+def test_only_records_of_the_table_and_the_scale_are_set_aside(full, started):
+    other = get_table("tableIV").rows[0].experiment
+    full.write(latency(other))
+    before = full.load_all()
+    with pytest.raises(BenchError, match="--data-root"):  # the data of the paper's scale are not there
+        runner.run(TABLE, full, "paper", force=True)
+    assert not (full.path / "work").exists()
+    runner.run(get_table("tableIb"), full, force=True)
+    assert full.load_all() == before
+    runner.run(TABLE, full, force=True)
+    assert [r.key for r in full.load_all()] == [other.key]
 
 
 @pytest.mark.parametrize("force", [True, False])
 def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
     """Also a plain one, after which nothing is left to go on with."""
+    records = full.load_all()
     runner.run(TABLE, full, force=True)
-    assert markers(full) == ["forced-table1-small"]
     monkeypatch.setattr(runner.JobPool, "run", lambda self: [])
     runner.run(TABLE, full, force=force)
-    assert markers(full) == []
+    for record in records:
+        full.write(record)
     runner.run(TABLE, full, force=True)
     assert [len(jobs(stage)) for stage in started[-1]] == [12, 3, 12]
 
@@ -228,11 +236,20 @@ def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
 def test_a_forced_evaluation_is_of_one_checkpoint(tmp_path, started, weights, monkeypatch):
     monkeypatch.setattr("bench.data.registry.open_split", lambda *_: range(4))
     store = Store(tmp_path / "store")
-    first = digest(weights)
+    first = released(SMALL, weights=digest(weights))
     runner.evaluate_released(SMALL, weights, store, None, force=True)  # does not end
-    store.write(released(SMALL, weights=first))  # evaluated later, without force
+    store.write(first)  # evaluated later, without force
+    content = weights.read_bytes()
     weights.write_bytes(b"other weights")
     assert runner.evaluate_released(SMALL, weights, store, None, force=True) == ["the pool's answer"]
+    assert store.load_all() == []
+    store.write(released(SMALL, weights=digest(weights)))
+    weights.write_bytes(content)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert store.load_all() == [], "what the other one measured is no part of this one that goes on"
+    store.write(first)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert store.load_all() == [first]
 
 
 # Data sets
@@ -288,11 +305,9 @@ def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monke
         assert answer == ["the pool's answer"]
     assert opened == [("coco_panoptic", "val2017", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
     (((job, estimate),), slots), *rest = started[0]
-    assert (job.kind, job.experiments, job.weights, job.since) == ("released", (R50,), str(weights), None)
+    assert (job.kind, job.experiments, job.weights) == ("released", (R50,), str(weights))
     assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
     assert jobs(started[1][0])[0].data_root is None, "generated data lies in the cache"
-    runner.evaluate_released(SMALL, weights, store, None, force=True)
-    assert jobs(started[2][0])[0].since is not None
 
 
 def test_evaluated_checkpoint_is_not_evaluated_again(tmp_path, started, weights):
