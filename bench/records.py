@@ -42,7 +42,8 @@ class Record:
     `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of.
 
     metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}.
-    samples: raw values, name -> list of numbers.  details: further plain JSON facts (protocol, data set).
+    samples: raw values, name -> list of numbers; of a latency also those of what it is compared with, in the same
+    rounds (see `samples_beside`).  details: further plain JSON facts (protocol, data set).
     provenance: see `bench.provenance.collect`, with "duration_s" added. `details["run"]` names the run in which
     latencies were timed together; ratios are formed within one run only.
     key: of the experiment when it was measured; small models that have changed since have another one.
@@ -213,6 +214,11 @@ class Store:
         if (path.parent.name, path.stem) != (record.key, record.name):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record
+
+
+def samples_beside(metric: str, other: Experiment) -> str:
+    """Name of samples in a latency record that are another experiment's: timed beside its own, round by round."""
+    return f"{metric} of {other.key}"
 
 
 def _name(kind: str, seed: int | None) -> str:

@@ -67,7 +67,7 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
     ]  # fmt: skip
     typer.echo(tabulate(rows, ["kind", "row", "scale", "seed", "state", "core seconds"]))
     missing = [p for p in planned if p.state != "done"]
-    alone = sum(map(latency_seconds, latency_groups(missing)))  # whole groups or nothing of them
+    alone = sum(map(latency_seconds, latency_groups(missing)))
     shared = sum(p.estimate_s for p in missing if p.measurement.kind != "latency")
     minutes = (alone + shared / workers()) / 60
     typer.echo(f"\n{len(planned) - len(missing)} of {len(planned)} there, about {minutes:.0f} min for the rest")

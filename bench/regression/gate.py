@@ -93,7 +93,7 @@ def _measure_side_by_side(
     """Training and counting, a core each; the training, first, is the longest."""
     wanted = [Measurement(TRAINED, "accuracy", SEED)] if trained else []
     wanted += [Measurement(record.experiment, "complexity") for record in counted.values()]
-    failures = list(_run([(_job(m, scratch), estimate(m, {})) for m in wanted], workers(), scratch, quiet))
+    failures = list(_run([(_job(m, scratch), estimate(m)) for m in wanted], workers(), scratch, quiet))
     yield from failures
     for row, record in counted.items():
         if now := scratch.get(record.experiment, "complexity"):

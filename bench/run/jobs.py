@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.experiment import experiment as make_experiment
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store
+from bench.run.timing_groups import is_timed
 
 if TYPE_CHECKING:
     from bench.measure.measured import Measured
@@ -37,16 +39,17 @@ BUSY, WANTED, DONE = range(3)
 
 @dataclass(frozen=True)
 class Job:
-    """kind: that of the records. experiments: one, or for "latency" all that are timed together.
+    """kind: that of the records. experiments: one, or for "latency" all of a run whose records are written.
 
-    seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
-    weights: the checkpoint of "released".
+    bases: timed beside those. budget_s: wall time for latency. seed: of accuracy. data_root: of data sets that are
+    not generated. weights: the checkpoint of "released".
     """
 
     kind: str
     experiments: tuple[Experiment, ...]
     store: str
     seed: int | None = None
+    bases: tuple[Experiment, ...] = ()
     budget_s: float = 0.0
     data_root: str | None = None
     weights: str | None = None
@@ -58,8 +61,8 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> "Job":
         values = json.loads(text)
-        experiments = tuple(Experiment.from_dict(e) for e in values.pop("experiments"))
-        return cls(experiments=experiments, **{**values, "command": tuple(values["command"])})
+        experiments = {name: tuple(map(Experiment.from_dict, values[name])) for name in ("experiments", "bases")}
+        return cls(**values | experiments | {"command": tuple(values["command"])})
 
     @property
     def label(self) -> str:
@@ -143,7 +146,10 @@ def _is_done(job: Job, store: Store) -> bool:
         from bench.measure.released import is_done
 
         return is_done(store, job.experiments[0], Path(job.weights), job.data_root and Path(job.data_root))
-    return all(store.state(experiment, job.kind, job.seed) == "done" for experiment in job.experiments)
+    if job.kind == "latency":
+        together = {*job.experiments, *job.bases}
+        return all(is_timed(e, together.intersection(latency_bases(e)), store) for e in job.experiments)
+    return store.state(job.experiments[0], job.kind, job.seed) == "done"
 
 
 def _measure_and_write(job: Job, store: Store, report: Reporter, execution: "Execution | None") -> None:
@@ -181,7 +187,8 @@ def _measurer(
         from bench.measure.latency.timing import measure_latency
 
         log, device = folder / UNFINISHED["latency"], default_device().type
-        return lambda: measure_latency(job.experiments, log, job.budget_s, report, device)
+        together = (*job.experiments, *job.bases)
+        return lambda: measure_latency(together, log, job.budget_s, report, device)
     if job.kind == "released":
         from bench.measure.released import measure_released
 

@@ -17,7 +17,7 @@ from bench.records import Store
 from bench.run import jobs
 from bench.run.jobs import Job, Reporter
 from bench.training import engine
-from tests.report.fakes import R50, SMALL, WEIGHTS, complexity
+from tests.report.fakes import R50, SMALL, WEIGHTS, complexity, latency
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
@@ -27,7 +27,7 @@ CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
     "job",
     [
         Job("complexity", (R50,), "a folder/é"),
-        Job("latency", (R50, SMALL), "s", budget_s=12.5, command=("bench", "run", "--store", "a b")),
+        Job("latency", (R50, SMALL), "s", bases=(R50,), budget_s=12.5, command=("bench", "run", "--store", "a b")),
         Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
         Job("released", (R50,), "s", weights="my weights.safetensors"),
     ],
@@ -234,6 +234,35 @@ def test_what_a_measurer_returns_becomes_the_record(store, monkeypatch, kind):
     assert (record.metrics, record.samples, record.details) == (measured.metrics, measured.samples, details)
     assert record.recipe == (recipe and recipe.to_dict()) and record.provenance["duration_s"] == 7.5
     assert record.provenance["command"] == "bench run 'a b'" and not work.exists()
+
+
+def test_latencies_are_done_when_timed_with_their_bases(store, monkeypatch):
+    measured = []
+    monkeypatch.setattr(jobs, "_measure_and_write", lambda job, *_: measured.append(job))
+    base = experiment("maskformer", "r50", "coco_panoptic", "paper")
+    job = Job("latency", (R50,), str(store.path), bases=(base,))
+    for record, done in [
+        (latency(), False),
+        (latency(beside={base: 1.0}), True),
+        (latency(run="b"), False),
+        (latency(base, run="b"), True),
+    ]:
+        store.write(record)
+        measured.clear()
+        jobs.run_job(job, Reporter())
+        assert measured == ([] if done else [job])
+
+
+def test_bases_are_timed_but_have_no_record_of_this(store, monkeypatch):
+    base, timed = experiment("maskformer", "r50", "coco_panoptic", "paper"), []
+
+    def measure(experiments, *_):
+        timed.extend(experiments)
+        return {e.key: Measured({"m": {"value": 1.0, "unit": "ms", "n": 3}}, 1.0, {}) for e in experiments}
+
+    monkeypatch.setattr(MEASURERS["latency"], measure)
+    jobs.run_job(Job("latency", (R50,), str(store.path), bases=(base,)), Reporter())
+    assert timed == [R50, base] and [r.experiment for r in store.load_all()] == [R50]
 
 
 def test_names_of_unfinished_work_are_the_measurers_own():

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from bench.data.registry import dataset_root
 from bench.errors import BenchError
 from bench.experiments import TABLES, get_table, recipe_for
 from bench.experiments.datasets import get_dataset
-from bench.experiments.tables import timed_together
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store
 from bench.run import plan as runner
 from bench.run import pool
@@ -19,6 +20,7 @@ from tests.data.conftest import TinyCoco
 from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, latency, released
 
 TABLE = get_table("table1")
+REFERENCE = Store(Path(__file__).resolve().parents[2] / "results" / "reference")
 KINDS = ["complexity", "latency", "accuracy"]
 
 
@@ -74,7 +76,9 @@ def test_plan_of_an_empty_store(tmp_path, scale):
     assert {p.state for p in planned} == {"missing"}
     assert all(p.estimate_s > 0 for p in planned)
     groups = runner.latency_groups(planned)
-    assert [(group[0].backbone, len(group)) for group in groups] == [("r50", 19), ("swin_s", 7), ("swin_l", 4)]
+    assert [(g.rows[0].backbone, len(g.rows), g.bases) for g in groups] == [
+        ("r50", 4, ()), ("swin_s", 4, ()), ("swin_l", 4, ()),
+    ]  # fmt: skip
     timed = sum(p.estimate_s for p in planned if p.measurement.kind == "latency")
     assert timed == pytest.approx(sum(map(runner.latency_seconds, groups))) and timed >= 3 * runner.LATENCY_BUDGET_S
     assert not (tmp_path / "none").exists()
@@ -135,51 +139,58 @@ def test_only_the_missing_is_measured(full, started, kind):
     assert (job.kind, job.experiments, job.seed) == (kind, (what.experiment,), what.seed)
 
 
-def test_one_missing_latency_times_its_group_in_one_job(full, started):
-    remove(full, pick("latency", 7))
+def timed(stages):
+    return [(job.experiments, job.bases) for job in jobs(stages[1])]
+
+
+def test_a_missing_latency_is_timed_beside_what_it_is_compared_with(full, started):
+    what = pick("latency", 7)
+    remove(full, what)
     runner.run(TABLE, full)
     (job,) = (job for stage in started[0] for job in jobs(stage))
+    base = next(row for row in TABLE.rows if (row.method, row.backbone) == ("MaskFormer", "Swin-S"))
     assert job.kind == "latency" and job.budget_s == runner.LATENCY_BUDGET_S
-    ours = [row.experiment for row in TABLE.rows if row.backbone == "Swin-S"]
-    levels = [row.experiment for row in get_table("tableVI").rows[:3]]  # level 3 is Table 1's
-    assert job.experiments == (*ours, *levels)
+    assert (job.experiments, job.bases) == ((what.experiment,), (base.experiment,))
 
 
-def timed(stages):
-    return [job.experiments for job in jobs(stages[1])]
-
-
-def test_experiments_of_several_tables_are_timed_once(tmp_path, started):
+def test_rows_of_several_tables_are_timed_once(tmp_path, started):
+    """Each table its own, but for what another table has timed; the records hold what they are compared with."""
     store = Store(tmp_path / "store")
-    runner.run(get_table("table5"), store)
-    (group,) = timed(started[0])
-    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII"):
-        rows = [row.experiment for row in get_table(name).rows if row.experiment and row.backbone == "R50"]
-        assert set(rows) <= set(group)
-    for e in group:
-        store.write(latency(e))
-    for name in ("table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+
+    def rows_timed(name):
         runner.run(get_table(name), store)
-        assert timed(started[-1]) == []
-    runner.run(TABLE, store)
-    assert [group[0].backbone for group in timed(started[-1])] == ["swin_s", "swin_l"]
-    runner.run(get_table("tableIV"), store)
-    assert [group[0].dataset for group in timed(started[-1])] == ["ade20k", "cityscapes"]
+        for rows, bases in timed(started[-1]):
+            for row in rows:
+                beside = {b: 1000.0 for b in (*rows, *bases) if b in latency_bases(row)}
+                store.write(latency(row, run=name, beside=beside))
+        return [row for rows, _ in timed(started[-1]) for row in rows]
+
+    seen = []
+    for name, count in (("table4", 4), ("table1", 11), ("tableIIa", 0), ("tableIIb", 3), ("tableVI", 3), ("table5", 4)):
+        rows = rows_timed(name)
+        assert len(rows) == count and not set(rows) & set(seen), name
+        seen += rows
+    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableVI"):
+        assert rows_timed(name) == [], "done, whatever was timed after it"
+    before = store.load_all()
     runner.run(get_table("table4"), store, force=True)
-    assert timed(started[-1]) == [group]
+    assert len(store.load_all()) == len(before) - 4 and len(rows_timed("table4")) == 4
+    assert [rows_timed(name) for name in ("table1", "table5", "tableIIa", "tableIIb")] == [[]] * 4
 
 
-def test_what_the_table_does_not_need_is_not_missed(full, started):
-    """Table 1's records are complete, though its group has rows of other tables that nobody timed."""
-    missing = [e for e in timed_together(R50) if full.state(e, "latency") == "missing"]
-    assert len(missing) == 15
-    assert runner.run(TABLE, full) == [] and started == []
+@pytest.mark.parametrize("name", TABLES)
+def test_nothing_of_the_reference_is_measured_again(name):
+    """Its latencies are of larger runs; the bases are in them."""
+    states = Counter(p.state for p in runner.plan(get_table(name), REFERENCE))
+    assert set(states) == {"done"}
 
 
-def test_no_two_groups_share_a_first_experiment():
-    """Their jobs work in its folder."""
-    groups = {timed_together(row.experiment) for table in TABLES.values() for row in table.rows if row.experiment}
-    assert len({group[0] for group in groups}) == len(groups) > 10
+def test_a_latency_that_is_not_of_its_base_s_run_is_timed_again(full, started):
+    what = pick("latency", 2)
+    full.write(latency(what.experiment, run="another"))
+    assert [p.measurement for p in runner.plan(TABLE, full) if p.state == "stale"] == [what]
+    runner.run(TABLE, full)
+    assert [rows for rows, _ in timed(started[0])] == [(what.experiment,)]
 
 
 def test_force_measures_everything(full, started, capsys):

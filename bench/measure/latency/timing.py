@@ -22,12 +22,14 @@ from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.methods import get_method
+from bench.experiments.tables import latency_bases
 from bench.measure.complexity.flops import ImageSizes, Progress, Size
 from bench.measure.complexity.protocol import counted_images, size_text
 from bench.measure.inference import batch_norms_text
 from bench.measure.latency.timing_log import TimingLog
 from bench.measure.latency.workbench import CONFIDENT_QUERIES, Workbench
 from bench.measure.measured import Measured
+from bench.records import samples_beside
 from models.clustering import fast_form
 
 FOLD_BATCH_NORMS = False  # as the reference latencies were measured: True goes with measuring them anew
@@ -86,7 +88,8 @@ def measure_latency(
 ) -> dict[str, Measured]:
     """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
 
-    Samples are in ms, one a round; metrics are their medians.
+    Samples are in ms, one a round, also those of what an experiment is compared with, if that is among these
+    (`samples_beside`); metrics are medians of its own.
 
     scratch: file to which every single timing is appended. A killed run goes on from it in the same round, unless
         machine, software, commit, uncommitted edits, experiments or protocol differ. It is the caller's to remove
@@ -124,6 +127,8 @@ def measure_latency(
     for e in experiments:
         samples = _samples(log, e.key, done)
         metrics = {name: summarise(values) for name, values in samples.items()}
+        for base in (base for base in latency_bases(e) if base.key in keys):
+            samples |= {samples_beside(name, base): of for name, of in _samples(log, base.key, done).items()}
         details = _details(e, log, device, protocol, image, done)
         measured[e.key] = Measured(metrics, log.spent_s(), details, samples)
     return measured
