@@ -93,7 +93,7 @@ def _measure_side_by_side(
     """Training and counting, a core each; the training, first, is the longest."""
     wanted = [Measurement(TRAINED, "accuracy", SEED)] if trained else []
     wanted += [Measurement(record.experiment, "complexity") for record in counted.values()]
-    failures = list(_run([(_job(m, scratch), estimate(m)) for m in wanted], workers(), scratch, quiet))
+    failures = list(_run([(_job(m, scratch), estimate(m)) for m in wanted], workers(), quiet))
     yield from failures
     for row, record in counted.items():
         if now := scratch.get(record.experiment, "complexity"):
@@ -113,7 +113,7 @@ def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Fin
     for last in (False, True):
         for row in rows:
             scratch.record_path(row, "latency").unlink(missing_ok=True)
-        failures = list(_run([(job, LATENCY_S)], 1, scratch, quiet))
+        failures = list(_run([(job, LATENCY_S)], 1, quiet))
         yield from failures
         if failures:
             return
@@ -124,8 +124,8 @@ def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Fin
             return
 
 
-def _run(jobs: list[tuple[Job, float]], slots: int, scratch: Store, quiet: bool) -> Iterator[Finding]:
-    for failure in JobPool([(jobs, slots)], scratch, quiet).run():
+def _run(jobs: list[tuple[Job, float]], slots: int, quiet: bool) -> Iterator[Finding]:
+    for failure in JobPool([(jobs, slots)], quiet).run():
         kind, _, text = failure.partition(" ")
         yield Finding("breach", "training" if kind == "accuracy" else kind, text)
 

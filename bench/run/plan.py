@@ -127,7 +127,7 @@ def run(
         (latency, 1),
         (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
-    failures = JobPool(stages, store, quiet).run() if planned else []
+    failures = JobPool(stages, quiet).run() if planned else []
     if not failures:
         forget(store, run_name)
     return failures
@@ -166,7 +166,7 @@ def evaluate_released(
         "released", (experiment,), str(store.path), data_root=root, weights=str(weights),
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
-    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], quiet).run()
     if not failures:
         forget(store, run_name)
     return failures

@@ -82,7 +82,7 @@ def test_dropped_loss_term_of_pixels(monkeypatch, term, where):
 class PoolHere:
     """Runs the jobs in this process."""
 
-    def __init__(self, stages, store, quiet=False):
+    def __init__(self, stages, quiet=False):
         self._stages = stages
 
     def run(self):

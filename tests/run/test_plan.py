@@ -35,7 +35,7 @@ def started(monkeypatch):
     stages = []
 
     class Pool:
-        def __init__(self, given, store, quiet=False):
+        def __init__(self, given, quiet=False):
             stages.append(given)
 
         def run(self):
