@@ -53,12 +53,12 @@ def plan(table: TableName, store: StoreOption = None, scale: ScaleOption = "smal
     """List what the table needs, what is there and what is missing, with an estimate."""
     from tabulate import tabulate
 
-    from bench.experiments.tables import get_table, row_names
+    from bench.experiments.tables import get_table, names_for_find_row
     from bench.run.plan import latency_groups, latency_seconds, workers
     from bench.run.plan import plan as make_plan
 
     planned = make_plan(get_table(table), _store(store), scale)
-    names = {experiment: f"{table}/{name}" for name, experiment in row_names(get_table(table)).items()}
+    names = names_for_find_row(get_table(table))
     rows = [
         (m.kind, names[m.experiment], m.experiment.scale, "" if m.seed is None else m.seed, p.state,
          "" if p.state == "done" else f"{p.estimate_s:.0f}")

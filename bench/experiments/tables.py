@@ -93,6 +93,12 @@ def latency_bases(experiment: Experiment) -> tuple[Experiment, ...]:
     return tuple(e for e in bases if e and e != experiment and get_method(e.method).timed)
 
 
+def names_for_find_row(table: PaperTable) -> dict[Experiment, str]:
+    """What `find_row` takes for each experiment of the table."""
+    name = table.name.replace("@timm_", f"@{TIMM}")
+    return {experiment: f"{name}/{row}" for row, experiment in row_names(table).items()}
+
+
 @cache
 def _table(name: str, backbone_name: str | None = None) -> PaperTable:
     """The table as declared or, as far as its methods are built on it, with another backbone: nothing of that is

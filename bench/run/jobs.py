@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
-from bench.experiments.experiment import experiment as make_experiment
 from bench.experiments.tables import latency_bases
 from bench.records import Record, Store
 from bench.run.timing_groups import is_timed
@@ -42,7 +41,7 @@ class Job:
     """kind: that of the records. experiments: one, or for "latency" all of a run whose records are written.
 
     bases: timed beside those. budget_s: wall time for latency. seed: of accuracy. data_root: of data sets that are
-    not generated. weights: the checkpoint of "released".
+    not generated. weights: the checkpoint of "released". row: what people call the experiment.
     """
 
     kind: str
@@ -53,6 +52,7 @@ class Job:
     budget_s: float = 0.0
     data_root: str | None = None
     weights: str | None = None
+    row: str = ""
     command: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -72,27 +72,9 @@ class Job:
             return f"{self.kind} of {len(self.experiments)} models{where}"
         if self.weights:
             return f"evaluation of {Path(self.weights).name}"
-        e = self.experiments[0]
-        where = e.dataset if e.scale == "small" else e.backbone  # small models have one backbone
-        words = [self.kind, e.method, where, *_particulars(e), *([] if self.seed is None else [f"seed {self.seed}"])]
-        return " ".join(words)
-
-
-def _particulars(e: Experiment) -> list[str]:
-    """What sets an experiment apart from Table 1's with the same method and backbone, in words."""
-    plain = make_experiment(e.method, e.backbone, e.dataset, e.scale)
-    # These decide the defaults of others: without the first no DCNv2, with the standard decoder nine layers.
-    chosen = {"hierarchical_level": e.hierarchical_level, "transformer_decoder": e.transformer_decoder}
-    alike = make_experiment(e.method, e.backbone, e.dataset, e.scale, **chosen)
-    words = [
-        (e.scale == "paper" and e.dataset != "coco_panoptic", e.dataset),
-        (e.hierarchical_level != plain.hierarchical_level, f"level {e.hierarchical_level}"),
-        (e.transformer_decoder != plain.transformer_decoder, f"{e.transformer_decoder} decoder"),
-        (e.decoder_layers != alike.decoder_layers, f"layers {e.decoder_layers}"),
-        (e.num_queries != alike.num_queries, f"queries {e.num_queries}"),
-        (e.downsampling != alike.downsampling, f"{e.downsampling} downsampling"),
-    ]
-    return [word for differs, word in words if differs]
+        return f"{self.kind} {self.row or self.experiments[0].key}" + (
+            "" if self.seed is None else f" seed {self.seed}"
+        )
 
 
 class Reporter:

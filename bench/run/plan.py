@@ -12,6 +12,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
 from bench.experiments.table import Measurement, PaperTable
+from bench.experiments.tables import names_for_find_row
 from bench.machine import available_cores
 from bench.records import Store
 from bench.run.jobs import Job
@@ -111,12 +112,13 @@ def run(
         _set_aside(store, run_name, [p.measurement for p in planned], quiet)
         planned = [p for p in plan(table, store, scale) if p.state != "done"]
     common = {"store": str(store.path), "command": tuple(["bench", *sys.argv[1:]])}
-    single = [
-        (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
-        for p in planned
-        for m in (p.measurement,)
-        if m.kind != "latency"
-    ]
+    names = names_for_find_row(table)
+
+    def job_of(m: Measurement) -> Job:
+        root = root_of(m.experiment, data_root)
+        return Job(m.kind, (m.experiment,), seed=m.seed, data_root=root, row=names[m.experiment], **common)
+
+    single = [(job_of(p.measurement), p.estimate_s) for p in planned if p.measurement.kind != "latency"]
     latency = [
         (Job("latency", group.rows, bases=group.bases, budget_s=LATENCY_BUDGET_S, **common), latency_seconds(group))
         for group in latency_groups(planned)

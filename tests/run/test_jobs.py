@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.data.synthesis import synthetic
-from bench.experiments import RECIPES, experiment, get_table, recipe_for
+from bench.experiments import RECIPES, experiment, recipe_for
 from bench.measure.measured import Measured
 from bench.measure.released import LOG
 from bench.records import Store
@@ -37,37 +37,12 @@ def test_json_round_trip(job):
     assert Job.from_json(job.to_json()) == job
 
 
-LABELS = {
-    "tableIIb": [
-        *(f"hcformer r50{level}" for level in (" level 0", " level 1 conv downsampling", " level 2 conv downsampling")),
-        "hcformer r50 conv downsampling",
-        "hcformer synthetic_panoptic level 0",
-        *(f"hcformer synthetic_panoptic{level} conv downsampling" for level in (" level 1", " level 2", "")),
-    ],
-    "tableIII": [
-        "maskformer r50",
-        "hcformer+ r50 standard decoder",
-        "maskformer synthetic_panoptic",
-        *(f"hcformer{plus} synthetic_panoptic{decoder}" for plus in ("", "+") for decoder in (" standard decoder", "")),
-    ],
-    "tableVII": [
-        *(f"hcformer r50 ade20k{layers}" for layers in (" layers 1", " layers 2", " layers 4", "", " layers 16")),
-        *(f"hcformer synthetic_panoptic layers {layers}" for layers in (1, 2, 4, 8, 16)),
-    ],
-}
-
-
 def test_labels():
     assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
     levels = (R50, experiment("hcformer", "r50", "coco_panoptic", "paper", hierarchical_level=0))
     assert Job("latency", levels, "s").label == "latency of 2 models r50 coco_panoptic"
-    assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
-    assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer synthetic_panoptic seed 0"
-    for table, labels in LABELS.items():
-        rows = [row.experiment for row in (*get_table(table).rows, *get_table(table).small_rows) if row.experiment]
-        assert [Job("accuracy", (e,), "s", seed=1).label for e in rows] == [
-            f"accuracy {label} seed 1" for label in labels
-        ]
+    assert Job("complexity", (R50,), "s", row="table1/hcformer-r50").label == "complexity table1/hcformer-r50"
+    assert Job("accuracy", (SMALL,), "s", seed=0).label == f"accuracy {SMALL.key} seed 0"
     assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"
 
 

@@ -126,6 +126,7 @@ def test_run_of_an_empty_store(tmp_path, started):
     assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
     assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
     wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
+    assert jobs(stages[2])[0].label == "accuracy table1/maskformer-small seed 0"
     assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
     assert {job.store for stage in stages for job in jobs(stage)} == {str(tmp_path / "store")}
 

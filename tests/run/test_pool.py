@@ -84,7 +84,7 @@ def test_failures_are_reported_and_the_rest_goes_on(scripted, store, capfd):
     names = ["error", "signal", "raise", "quiet", "lie", "chatty"]
     jobs = [(fake_job(store, seed, name), 1.0) for seed, name in enumerate(names)]
     failures = JobPool([(jobs, 1)]).run()
-    label = "accuracy hcformer synthetic_panoptic seed"
+    label = f"accuracy {SMALL.key} seed"
     assert failures == [
         f"{label} 0: checkpoint [/tmp/x] is damaged: delete it",
         f"{label} 1: ended with code -9, see {log_of(store, 1)}",
