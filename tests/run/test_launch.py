@@ -14,7 +14,7 @@ import pytest
 from torch.distributed.run import parse_args
 
 from bench.errors import BenchError
-from bench.experiments import experiment, get_table
+from bench.experiments import experiment, find_row, get_table
 from bench.records import Store
 from bench.run import plan as runner
 from bench.run.launch import cost, plan, slurm, training_process
@@ -205,6 +205,12 @@ def test_command_of_one_process_and_of_many(tmp_path):
     ]  # fmt: skip
     parsed = parse_args(command(training, Setup(store, gpus=4, nodes=2), "node7", 20123, "44_1")[3:])
     assert parsed.training_script == "bench" and parsed.module and parsed.training_script_args == tail[2:]
+
+
+@pytest.mark.parametrize("name", ["table1", "tableIb", "table1@timm:resnet18"])
+def test_a_training_is_named_as_bench_train_finds_it(tmp_path, name):
+    trainings = find_trainings(get_table(name), Store(tmp_path), "small")
+    assert trainings and all(find_row(t.row) == t.experiment for t in trainings)
 
 
 def test_stale_and_missing_are_trained(tmp_path):
