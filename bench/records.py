@@ -42,7 +42,8 @@ class Record:
     `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of.
 
     metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}.
-    samples: raw values, name -> list of numbers.  details: further plain JSON facts (protocol, data set).
+    samples: raw values, name -> list of numbers; of a latency also those of what it is compared with, in the same
+    rounds (see `samples_beside`).  details: further plain JSON facts (protocol, data set).
     provenance: see `bench.provenance.collect`, with "duration_s" added. `details["run"]` names the run in which
     latencies were timed together; ratios are formed within one run only.
     key: of the experiment when it was measured; small models that have changed since have another one.
@@ -180,10 +181,14 @@ class Store:
         path = self.record_path(record.experiment, record.kind, record.seed)
         return path.relative_to(self.path).as_posix()
 
-    def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
-        """Folder for checkpoints and other work files of one measurement, created if missing."""
+    def work_path(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        """Folder for checkpoints and other work files of one measurement; it may be missing."""
         _check_kind(kind, seed)
-        path = self.path / "work" / experiment.key / _name(kind, seed)
+        return self.path / "work" / experiment.key / _name(kind, seed)
+
+    def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
+        """`work_path`, created if missing."""
+        path = self.work_path(experiment, kind, seed)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -209,6 +214,11 @@ class Store:
         if (path.parent.name, path.stem) != (record.key, record.name):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record
+
+
+def samples_beside(metric: str, other: Experiment) -> str:
+    """Name of samples in a latency record that are another experiment's: timed beside its own, round by round."""
+    return f"{metric} of {other.key}"
 
 
 def _name(kind: str, seed: int | None) -> str:

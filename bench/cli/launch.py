@@ -91,8 +91,8 @@ def _check(backend: str, nodes: int, partition: str | None, hours: float | None)
             )
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise BenchError(f"--hours must be positive, got {hours:g}")
-    if backend != "torchrun" and find_spec("submitit") is None:
-        raise BenchError(f"--backend {backend} needs submitit: pip install submitit")
+    if backend == "slurm" and find_spec("submitit") is None:
+        raise BenchError("--backend slurm needs submitit: pip install submitit")
 
 
 def _gpus(given: int | None, backend: str, scale: str, dry_run: bool) -> tuple[int, bool]:
@@ -153,20 +153,21 @@ def _submit(todo: list["Training"], steps: Mapping, setup: "Setup", partition: s
 
 
 def _run_here(todo: list["Training"], steps: Mapping, setup: "Setup", backend: str) -> None:
-    from bench.run.launch.display import Display
-    from bench.run.launch.here import Direct, Here, Submitted
+    from functools import partial
+
     from bench.run.launch.plan import visible_gpus
+    from bench.run.launch.training_process import TrainingProcess
     from bench.run.plan import prepare_data, workers
+    from bench.run.pool import JobPool
 
     prepare_data([training.experiment for training in todo], setup.data_root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs save and end
     gpus = visible_gpus() if setup.gpus else []
     several = len(gpus) // setup.gpus if setup.gpus else workers()
     slots = min(several, len(todo)) if backend == "local" else 1
-    kind = Submitted if backend == "local" else Direct
+    expected = list(_wall_seconds(todo, steps, setup).items())
     try:
-        with Display(setup.store, _wall_seconds(todo, steps, setup), slots) as display:
-            failures = Here(setup, kind, slots, gpus, display.report).run(todo, display.tick)
+        failures = JobPool([(expected, slots)], start=partial(TrainingProcess, setup=setup, free_gpus=gpus)).run()
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on where it stopped", err=True)
         sys.exit(130)

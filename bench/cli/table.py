@@ -44,12 +44,12 @@ def plan(table: options.TableName, store: options.Store = None, scale: options.S
     """List what the table needs, what is there and what is missing, with an estimate."""
     from tabulate import tabulate
 
-    from bench.experiments.tables import get_table, row_names
+    from bench.experiments.tables import get_table
     from bench.run.plan import latency_groups, latency_seconds, workers
     from bench.run.plan import plan as make_plan
 
     planned = make_plan(get_table(table), stores.open_store(store), scale)
-    names = {experiment: f"{table}/{name}" for name, experiment in row_names(get_table(table)).items()}
+    names = names_for_find_row(get_table(table))
     rows = [
         (m.kind, names[m.experiment], m.experiment.scale, "" if m.seed is None else m.seed, p.state,
          "" if p.state == "done" else f"{p.estimate_s:.0f}")

@@ -79,15 +79,24 @@ def row_names(table: PaperTable) -> dict[str, Experiment]:
     return {row.name: row.experiment for row in (*table.rows, *table.small_rows) if row.experiment}
 
 
-def timed_together(experiment: Experiment) -> tuple[Experiment, ...]:
-    """All paper-scale experiments of all tables with the data set and the backbone of this one, in the tables' order.
+def latency_bases(experiment: Experiment) -> tuple[Experiment, ...]:
+    """What any table compares the latency of this experiment with, in the tables' order; not itself.
 
-    Ratios of latencies are formed within one run only, and an experiment may stand in several tables: whatever can be
-    compared is timed in one run. Without those that are counted only.
+    Of one that no table declares: any table with its backbone.
     """
-    built = dict.fromkeys(row.experiment for table in TABLES.values() for row in table.rows if row.experiment)
-    same = (experiment.dataset, experiment.backbone)
-    return tuple(e for e in built if (e.dataset, e.backbone) == same and get_method(e.method).timed)
+    if experiment.scale != "paper":
+        return ()
+    tables = [table for table in TABLES.values() if table.has_row(experiment)]
+    tables = tables or [_table(name, experiment.backbone) for name in TABLES]
+    rows = [(table, row) for table in tables for row in table.rows if row.experiment == experiment]
+    bases = dict.fromkeys(base.experiment for table, row in rows if (base := table.base_of(row)))
+    return tuple(e for e in bases if e and e != experiment and get_method(e.method).timed)
+
+
+def names_for_find_row(table: PaperTable) -> dict[Experiment, str]:
+    """What `find_row` takes for each experiment of the table."""
+    name = table.name.replace("@timm_", f"@{TIMM}")
+    return {experiment: f"{name}/{row}" for row, experiment in row_names(table).items()}
 
 
 @cache

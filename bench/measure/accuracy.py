@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from bench.experiments.methods import get_method
 from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
 from bench.measure.inference import prepare_for_inference
+from bench.measure.measured import Measured
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
 from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
@@ -42,21 +43,12 @@ Progress = Callable[[float, float, str], None]
 Resizing = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """metrics as a record holds them; the recipe; details: pretraining, data fingerprints, device, resumptions."""
-
-    metrics: dict[str, dict]
-    recipe: Recipe
-    details: dict
-
-
 def measure_accuracy(
     experiment: Experiment, seed: int, folder: Path, data_root: Path | None, progress: Progress,
     execution: Execution | None = None,
-) -> Accuracy | None:  # fmt: skip
+) -> Measured | None:  # fmt: skip
     """Train with the seed, with checkpoint and logs in `folder`, then evaluate the last state on the data set's split
-    for that, saving the predictions in `folder` too.
+    for that, saving the predictions in `folder` too. The checkpoint is the caller's to remove afterwards.
 
     In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
     `execution.stop` says so, with the work saved.
@@ -133,7 +125,7 @@ def measure_accuracy(
         "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
     }
-    return Accuracy(metrics, recipe, details)
+    return Measured(metrics, result.seconds + seconds, details, recipe=recipe)
 
 
 def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:

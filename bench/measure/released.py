@@ -15,6 +15,7 @@ from bench.machine import default_device
 from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.measure.complexity.flops import count_parameters
 from bench.measure.inference import batch_norms_text, prepare_for_inference
+from bench.measure.measured import Measured
 from bench.records import Store
 from bench.training.distributed import World
 from bench.weights.files import sha256
@@ -52,10 +53,10 @@ def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path
 
 def measure_released(
     experiment: Experiment, weights: Path, folder: Path, data_root: Path | None, progress: Progress
-) -> tuple[dict[str, dict], dict]:
-    """Metrics and details of a record, on the data set's split for results, with a log in `folder` to go on from.
+) -> Measured:
+    """The checkpoint's accuracy on the data set's split for results, with a log in `folder` to go on from.
 
-    The predictions are saved in `folder` too (`bench score` reads them).
+    The log is the caller's to remove afterwards; the predictions stay in `folder` too (`bench score` reads them).
 
     Raises BenchError where the file is not of this experiment, and for missing or broken data.
     """
@@ -95,4 +96,4 @@ def measure_released(
         "sizes": experiment.sizes or "the paper's",
         "parameters": parameters,
     }
-    return metrics, details
+    return Measured(metrics, seconds, details)

@@ -93,7 +93,9 @@ def _measure_side_by_side(
     """Training and counting, a core each; the training, first, is the longest."""
     wanted = [Measurement(TRAINED, "accuracy", SEED)] if trained else []
     wanted += [Measurement(record.experiment, "complexity") for record in counted.values()]
-    failures = list(_run([(_job(m, scratch), estimate(m, {})) for m in wanted], workers(), scratch, quiet))
+    rows = {record.experiment: row for row, record in counted.items()}
+    jobs = [(_job(m, scratch, rows.get(m.experiment, "")), estimate(m)) for m in wanted]
+    failures = list(_run(jobs, workers(), quiet))
     yield from failures
     for row, record in counted.items():
         if now := scratch.get(record.experiment, "complexity"):
@@ -113,7 +115,7 @@ def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Fin
     for last in (False, True):
         for row in rows:
             scratch.record_path(row, "latency").unlink(missing_ok=True)
-        failures = list(_run([(job, LATENCY_S)], 1, scratch, quiet))
+        failures = list(_run([(job, LATENCY_S)], 1, quiet))
         yield from failures
         if failures:
             return
@@ -124,14 +126,14 @@ def _measure_latency(stored: float, scratch: Store, quiet: bool) -> Iterator[Fin
             return
 
 
-def _run(jobs: list[tuple[Job, float]], slots: int, scratch: Store, quiet: bool) -> Iterator[Finding]:
-    for failure in JobPool([(jobs, slots)], scratch, quiet).run():
+def _run(jobs: list[tuple[Job, float]], slots: int, quiet: bool) -> Iterator[Finding]:
+    for failure in JobPool([(jobs, slots)], quiet).run():
         kind, _, text = failure.partition(" ")
         yield Finding("breach", "training" if kind == "accuracy" else kind, text)
 
 
-def _job(m: Measurement, scratch: Store) -> Job:
-    return Job(m.kind, (m.experiment,), str(scratch.path), m.seed, command=("bench", "regression"))
+def _job(m: Measurement, scratch: Store, row: str) -> Job:
+    return Job(m.kind, (m.experiment,), str(scratch.path), m.seed, row=row, command=("bench", "regression"))
 
 
 def _get(store: Store, what: Experiment, kind: str, seed: int | None = None, table: str = "table1") -> Record:

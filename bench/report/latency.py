@@ -5,7 +5,7 @@ from statistics import median
 
 from bench.experiments.methods import get_method
 from bench.experiments.table import LABELS, Column, PaperTable, Row
-from bench.records import Record
+from bench.records import Record, samples_beside
 from bench.report.cells import Cell, TableCells
 from bench.report.text import align, in_brackets, machine, number, row_table, threads, with_range
 
@@ -33,14 +33,16 @@ def latency_block(cells: TableCells) -> list[str]:
 def round_ratios(ours: Cell, theirs: Cell) -> list[float]:
     """Our latencies over theirs, round by round; empty unless both were timed in one run on one machine.
 
-    Sample i of every record of a run is of round i.
+    Sample i of every record of a run is of round i. Our record may itself hold what theirs took in our run.
     """
     if not (ours.measured and theirs.measured):
         return []
-    pair = (ours.measured.records[0], theirs.measured.records[0])
-    if len({(record.details.get("run"), machine(record.provenance)) for record in pair}) > 1:
-        return []
-    samples, base = (record.samples.get(ours.column.metric, ()) for record in pair)
+    metric, (record, other) = ours.column.metric, (cell.measured.records[0] for cell in (ours, theirs))
+    samples, base = record.samples.get(metric, ()), record.samples.get(samples_beside(metric, other.experiment))
+    if base is None:
+        if len({(r.details.get("run"), machine(r.provenance)) for r in (record, other)}) > 1:
+            return []
+        base = other.samples.get(metric, ())
     return [a / b for a, b in zip(samples, base, strict=True)] if len(samples) == len(base) else []
 
 

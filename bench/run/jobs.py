@@ -11,22 +11,24 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
-from bench.experiments.experiment import experiment as make_experiment
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store
-from bench.run.forced import is_older
+from bench.run.timing_groups import is_timed
 
 if TYPE_CHECKING:
+    from bench.measure.measured import Measured
     from bench.training.engine import Execution
 
-CHECKPOINT = "checkpoint.pt"  # as in bench.training.engine, which imports torch
+# What a killed job goes on from, in its work folder; removed once its records are written.
+UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images.jsonl", "latency": "timings.jsonl"}
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
 IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients
@@ -36,21 +38,21 @@ BUSY, WANTED, DONE = range(3)
 
 @dataclass(frozen=True)
 class Job:
-    """kind: that of the records. experiments: one, or for "latency" all that are timed together.
+    """kind: that of the records. experiments: one, or for "latency" all of a run whose records are written.
 
-    seed: of accuracy. budget_s: wall time for latency. data_root: of data sets that are not generated.
-    weights: the checkpoint of "released".
-    since: seconds since the epoch; what is older than that is measured again, see `bench.run.forced`.
+    bases: timed beside those. budget_s: wall time for latency. seed: of accuracy. data_root: of data sets that are
+    not generated. weights: the checkpoint of "released". row: what people call the experiment.
     """
 
     kind: str
     experiments: tuple[Experiment, ...]
     store: str
     seed: int | None = None
+    bases: tuple[Experiment, ...] = ()
     budget_s: float = 0.0
     data_root: str | None = None
     weights: str | None = None
-    since: float | None = None
+    row: str = ""
     command: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -59,8 +61,8 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> "Job":
         values = json.loads(text)
-        experiments = tuple(Experiment.from_dict(e) for e in values.pop("experiments"))
-        return cls(experiments=experiments, **{**values, "command": tuple(values["command"])})
+        experiments = {name: tuple(map(Experiment.from_dict, values[name])) for name in ("experiments", "bases")}
+        return cls(**values | experiments | {"command": tuple(values["command"])})
 
     @property
     def label(self) -> str:
@@ -70,27 +72,9 @@ class Job:
             return f"{self.kind} of {len(self.experiments)} models{where}"
         if self.weights:
             return f"evaluation of {Path(self.weights).name}"
-        e = self.experiments[0]
-        where = e.dataset if e.scale == "small" else e.backbone  # small models have one backbone
-        words = [self.kind, e.method, where, *_particulars(e), *([] if self.seed is None else [f"seed {self.seed}"])]
-        return " ".join(words)
-
-
-def _particulars(e: Experiment) -> list[str]:
-    """What sets an experiment apart from Table 1's with the same method and backbone, in words."""
-    plain = make_experiment(e.method, e.backbone, e.dataset, e.scale)
-    # These decide the defaults of others: without the first no DCNv2, with the standard decoder nine layers.
-    chosen = {"hierarchical_level": e.hierarchical_level, "transformer_decoder": e.transformer_decoder}
-    alike = make_experiment(e.method, e.backbone, e.dataset, e.scale, **chosen)
-    words = [
-        (e.scale == "paper" and e.dataset != "coco_panoptic", e.dataset),
-        (e.hierarchical_level != plain.hierarchical_level, f"level {e.hierarchical_level}"),
-        (e.transformer_decoder != plain.transformer_decoder, f"{e.transformer_decoder} decoder"),
-        (e.decoder_layers != alike.decoder_layers, f"layers {e.decoder_layers}"),
-        (e.num_queries != alike.num_queries, f"queries {e.num_queries}"),
-        (e.downsampling != alike.downsampling, f"{e.downsampling} downsampling"),
-    ]
-    return [word for differs, word in words if differs]
+        return f"{self.kind} {self.row or self.experiments[0].key}" + (
+            "" if self.seed is None else f" seed {self.seed}"
+        )
 
 
 class Reporter:
@@ -120,12 +104,6 @@ def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) ->
     execution: of a training; its processes all call this, the first one decides and writes. Stopped is raised as by
     `bench.training.engine.train`.
     """
-    measure = {
-        "complexity": _complexity,
-        "latency": _latency,
-        "accuracy": partial(_accuracy, execution=execution),
-        "released": _released,
-    }[job.kind]
     if execution is not None:
         from bench.training.distributed import Stopped
     store = Store(job.store)
@@ -136,7 +114,7 @@ def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) ->
             if execution is not None:
                 state = int(execution.world.gather(state)[0])
             if state == WANTED:
-                measure(job, store, report)
+                _measure_and_write(job, store, report, execution)
             if state != BUSY:
                 return
         report(0, 1, "waiting for another process that measures this")
@@ -146,87 +124,68 @@ def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) ->
 
 
 def _is_done(job: Job, store: Store) -> bool:
-    if any(is_older(store.record_path(e, job.kind, job.seed), job.since) for e in job.experiments):
-        return False
     if job.kind == "released":
         from bench.measure.released import is_done
 
         return is_done(store, job.experiments[0], Path(job.weights), job.data_root and Path(job.data_root))
-    return all(store.state(experiment, job.kind, job.seed) == "done" for experiment in job.experiments)
+    if job.kind == "latency":
+        together = {*job.experiments, *job.bases}
+        return all(is_timed(e, together.intersection(latency_bases(e)), store) for e in job.experiments)
+    return store.state(job.experiments[0], job.kind, job.seed) == "done"
 
 
-def _complexity(job: Job, store: Store, report: Reporter) -> None:
+def _measure_and_write(job: Job, store: Store, report: Reporter, execution: "Execution | None") -> None:
+    folder = store.scratch_dir(job.experiments[0], job.kind, job.seed)
+    measure = _measurer(job, folder, report, execution)
     from bench import provenance
-    from bench.measure.complexity.flops import measure_complexity
-    from bench.measure.complexity.protocol import protocol
 
-    begun, facts = time.monotonic(), provenance.collect(list(job.command))
-    metrics = measure_complexity(job.experiments[0], report)
-    facts["duration_s"] = time.monotonic() - begun
-    store.write(Record(job.experiments[0], "complexity", metrics, facts, details=protocol(job.experiments[0])))
-
-
-def _latency(job: Job, store: Store, report: Reporter) -> None:
-    from bench import provenance
-    from bench.machine import default_device
-    from bench.measure.latency.timing import measure_latency
-
-    begun, facts = time.monotonic(), provenance.collect(list(job.command))
-    scratch = store.scratch_dir(job.experiments[0], "latency") / "timings.jsonl"
-    device = default_device().type
-    _drop_older(scratch, job.since)
-    results = measure_latency(job.experiments, scratch, job.budget_s, report, device)
-    facts["duration_s"] = time.monotonic() - begun
-    for experiment in job.experiments:
-        result = results[experiment.key]
-        record = Record(experiment, "latency", result.metrics, facts, samples=result.samples, details=result.details)
-        store.write(record)
-    scratch.unlink()
-
-
-def _accuracy(job: Job, store: Store, report: Reporter, execution: "Execution | None") -> None:
-    from bench import provenance
-    from bench.measure.accuracy import measure_accuracy
-
-    experiment = job.experiments[0]
-    facts = provenance.collect(list(job.command))
-    folder = store.scratch_dir(experiment, "accuracy", job.seed)
-    root = Path(job.data_root) if job.data_root else None
-    if execution is None and experiment.scale == "paper":
-        from bench.training.engine import Execution
-
-        execution = Execution(micro_batch=IMAGES_AT_ONCE)
-    if execution is None or execution.world.is_main:
-        _drop_older(folder / CHECKPOINT, job.since)
-    result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
-    if result is None:  # the first process has it
+    facts = provenance.collect(list(job.command))  # after the measurer's imports: it asks torch, if that is there
+    if not (measured := measure()):
         return
-    parts = ("training_seconds", "evaluation_seconds")  # of all parts of a run that was killed
-    facts["duration_s"] = sum(result.metrics[name]["value"] for name in parts)
-    record = Record(experiment, "accuracy", result.metrics, facts, job.seed, result.recipe, details=result.details)
-    store.write(record)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for experiment in job.experiments:
+        result = measured[experiment.key]
+        facts["duration_s"] = result.seconds
+        store.write(
+            Record(experiment, job.kind, result.metrics, facts, job.seed, result.recipe, result.samples, result.details)
+        )
+    if job.kind in UNFINISHED:
+        (folder / UNFINISHED[job.kind]).unlink(missing_ok=True)
 
 
-def _released(job: Job, store: Store, report: Reporter) -> None:
-    from bench import provenance
-    from bench.measure.released import LOG, measure_released
+def _measurer(
+    job: Job, folder: Path, report: Reporter, execution: "Execution | None"
+) -> Callable[[], Mapping[str, "Measured"]]:
+    """What measures the job, by the experiments' keys; the packages that it needs, and no others, are imported.
 
-    experiment = job.experiments[0]
-    facts = provenance.collect(list(job.command))
-    folder = store.scratch_dir(experiment, "released")
-    _drop_older(folder / LOG, job.since)
-    root = Path(job.data_root) if job.data_root else None
-    metrics, details = measure_released(experiment, Path(job.weights), folder, root, report)
-    facts["duration_s"] = metrics["evaluation_seconds"]["value"]
-    store.write(Record(experiment, "released", metrics, facts, details=details))
-    (folder / LOG).unlink()
+    Of several processes only the first one gets anything.
+    """
+    experiment, root = job.experiments[0], Path(job.data_root) if job.data_root else None
+    if job.kind == "complexity":
+        from bench.measure.complexity.flops import measure_complexity
 
+        return lambda: {experiment.key: measure_complexity(experiment, report)}
+    if job.kind == "latency":
+        from bench.machine import default_device
+        from bench.measure.latency.timing import measure_latency
 
-def _drop_older(path: Path, since: float | None) -> None:
-    """Remove the work of an earlier run than the forced one."""
-    if is_older(path, since):
-        path.unlink()
+        log, device = folder / UNFINISHED["latency"], default_device().type
+        together = (*job.experiments, *job.bases)
+        return lambda: measure_latency(together, log, job.budget_s, report, device)
+    if job.kind == "released":
+        from bench.measure.released import measure_released
+
+        return lambda: {experiment.key: measure_released(experiment, Path(job.weights), folder, root, report)}
+    from bench.measure.accuracy import measure_accuracy
+    from bench.training.engine import Execution
+
+    if execution is None and experiment.scale == "paper":
+        execution = Execution(micro_batch=IMAGES_AT_ONCE)
+
+    def train() -> Mapping[str, "Measured"]:
+        result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
+        return {experiment.key: result} if result else {}
+
+    return train
 
 
 def _end_with_the_runner() -> None:

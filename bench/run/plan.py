@@ -1,23 +1,26 @@
 """From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
 from bench.experiments.table import Measurement, PaperTable
-from bench.experiments.tables import timed_together
+from bench.experiments.tables import names_for_find_row
 from bench.machine import available_cores
 from bench.records import Store
-from bench.run import forced
 from bench.run.jobs import Job
 from bench.run.pool import JobPool
+from bench.run.set_aside import forget, set_aside
+from bench.run.timing_groups import TimingGroup, is_timed, timing_groups
 
-LATENCY_BUDGET_S = 60.0  # of a group that is timed together; on a CPU three rounds are taken even if they need longer
+LATENCY_BUDGET_S = 60.0  # of a run of latencies; on a CPU three rounds are taken even if they need longer
 
 # Seconds of one core for the estimates, as measured on the machine of the reference store. Only the shares matter
 # once a run has begun: the estimate of what remains is corrected by what was done.
@@ -35,7 +38,10 @@ IMAGE_S = {"paper": 6.0, "small": 0.03}  # of an evaluation, with both cores; Ma
 
 @dataclass(frozen=True)
 class Planned:
-    """A measurement of a table, its state in the store ("done", "stale", "missing") and its estimate in seconds."""
+    """A measurement of a table, its state in the store ("done", "stale", "missing") and its estimate in seconds.
+
+    estimate_s: on one core; of a latency that is not done its share of its group's run, on all cores.
+    """
 
     measurement: Measurement
     state: str
@@ -43,38 +49,45 @@ class Planned:
 
 
 def plan(table: PaperTable, store: Store, scale: str = "small") -> list[Planned]:
-    """Everything the table needs, in the order of measurement. Raises BenchError for a damaged record."""
-    measurements = table.measurements(scale)
-    groups = Counter(timed_together(m.experiment) for m in measurements if m.kind == "latency")
+    """Everything the table needs, in the order of measurement. Raises BenchError for a damaged record.
+
+    A latency without that of its base from the same run is stale.
+    """
+    states = {m: _state(m, table, store) for m in table.measurements(scale)}
+    groups = timing_groups(m.experiment for m in states if m.kind == "latency" and states[m] != "done")
+    shares = {row: latency_seconds(group) / len(group.rows) for group in groups for row in group.rows}
     return [
-        Planned(m, store.state(m.experiment, m.kind, m.seed), estimate(m, groups))
-        for m in sorted(measurements, key=lambda m: ("complexity", "latency", "accuracy").index(m.kind))
+        Planned(m, states[m], shares.get(m.experiment, 0.0) if m.kind == "latency" else estimate(m))
+        for m in sorted(states, key=lambda m: ("complexity", "latency", "accuracy").index(m.kind))
     ]
 
 
-def latency_groups(planned: Sequence[Planned]) -> list[tuple[Experiment, ...]]:
-    """The groups that have to be timed for these latencies, each whole and once, in the plan's order."""
-    timed = [p.measurement.experiment for p in planned if p.measurement.kind == "latency"]
-    return list(dict.fromkeys(timed_together(experiment) for experiment in timed))
+def _state(m: Measurement, table: PaperTable, store: Store) -> str:
+    state = store.state(m.experiment, m.kind, m.seed)
+    if m.kind != "latency" or state != "done":
+        return state
+    bases = {table.base_of(row) for row in table.rows if row.experiment == m.experiment} - {None}
+    others = {base.experiment for base in bases} - {m.experiment}
+    return "done" if is_timed(m.experiment, others, store) else "stale"
 
 
-def latency_seconds(group: Sequence[Experiment]) -> float:
+def latency_groups(planned: Sequence[Planned]) -> list[TimingGroup]:
+    """The runs that time these latencies."""
+    return timing_groups(p.measurement.experiment for p in planned if p.measurement.kind == "latency")
+
+
+def latency_seconds(group: TimingGroup) -> float:
     """Seconds that timing a group is expected to take, alone on all cores of a CPU."""
-    passes = sum((PASS_S.get(e.backbone, 2.0) + MORE_S.get(e.method, 0.0)) * PIXELS.get(e.dataset, 1.0) for e in group)
+    timed = (*group.rows, *group.bases)
+    passes = sum((PASS_S.get(e.backbone, 2.0) + MORE_S.get(e.method, 0.0)) * PIXELS.get(e.dataset, 1.0) for e in timed)
     return max(LATENCY_BUDGET_S, LATENCY_START_S + CPU_ROUNDS * passes)
 
 
-def estimate(measurement: Measurement, timed: Mapping[tuple[Experiment, ...], int]) -> float:
-    """Seconds a measurement is expected to take on one core; latency: its share of its group's run, on all cores.
-
-    timed: how many of the plan's measurements each group of latencies serves.
-    """
+def estimate(measurement: Measurement) -> float:
+    """Seconds that counting or training is expected to take on one core."""
     experiment = measurement.experiment
     if measurement.kind == "complexity":
         return COMPLEXITY_S.get(experiment.backbone, 15.0)
-    if measurement.kind == "latency":
-        group = timed_together(experiment)
-        return latency_seconds(group) / timed[group]
     step = PAPER_STEP_S if experiment.scale == "paper" else STEP_S.get(experiment.method, 0.3)
     return recipe_for(experiment).iterations * step
 
@@ -89,21 +102,26 @@ def run(
     page: the table as far as it is known, printed when all counts and when all latencies are there.
 
     Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
-    after the other (`timed_together`): ratios need one run, so one missing record means that its whole group is timed.
+    after the other (`bench.run.timing_groups`).
     """
-    name = f"{table.name}-{scale}"
-    since = forced.begin(store, name) if force else None
-    planned = [p for p in plan(table, store, scale) if p.state != "done" or _is_older(p.measurement, store, since)]
-    command = tuple(["bench", *sys.argv[1:]])
-    common = {"store": str(store.path), "since": since, "command": command}
-    single = [
-        (Job(m.kind, (m.experiment,), seed=m.seed, data_root=root_of(m.experiment, data_root), **common), p.estimate_s)
-        for p in planned
-        for m in (p.measurement,)
-        if m.kind != "latency"
-    ]
+    run_name = f"{table.name}-{scale}"
+    if table.printed:
+        load_published(table.name)  # a broken checkout shows now, not when all is measured
+    planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
+    prepare_data([p.measurement.experiment for p in planned if p.measurement.kind == "accuracy"], data_root)
+    if force:
+        _set_aside(store, run_name, [p.measurement for p in planned], quiet)
+        planned = [p for p in plan(table, store, scale) if p.state != "done"]
+    common = {"store": str(store.path), "command": tuple(["bench", *sys.argv[1:]])}
+    names = names_for_find_row(table)
+
+    def job_of(m: Measurement) -> Job:
+        root = root_of(m.experiment, data_root)
+        return Job(m.kind, (m.experiment,), seed=m.seed, data_root=root, row=names[m.experiment], **common)
+
+    single = [(job_of(p.measurement), p.estimate_s) for p in planned if p.measurement.kind != "latency"]
     latency = [
-        (Job("latency", group, budget_s=LATENCY_BUDGET_S, **common), latency_seconds(group))
+        (Job("latency", group.rows, bases=group.bases, budget_s=LATENCY_BUDGET_S, **common), latency_seconds(group))
         for group in latency_groups(planned)
     ]
     trainings = [job for job in single if job[0].kind == "accuracy"]
@@ -113,12 +131,9 @@ def run(
         (latency, 1),
         (trainings, training_slots(scale) if trainings else 1),  # asking for a GPU imports torch
     ]
-    if table.printed:
-        load_published(table.name)  # a broken checkout shows now, not when all is measured
-    prepare_data([job.experiments[0] for job, _ in trainings], data_root)
-    failures = JobPool(stages, store, quiet).run(page) if planned else []
+    failures = JobPool(stages, quiet).run(page) if planned else []
     if not failures:
-        forced.end(store, name)
+        forget(store, run_name)
     return failures
 
 
@@ -136,26 +151,36 @@ def evaluate_released(
     from bench.measure.released import is_done
     from bench.weights.files import sha256
 
-    info, name = get_dataset(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
-    since = forced.begin(store, name) if force else None
-    again = forced.is_older(store.record_path(experiment, "released"), since)
-    if not again and is_done(store, experiment, weights, data_root):
-        forced.end(store, name)
+    info, run_name = get_dataset(experiment.dataset), f"released-{experiment.key}-{sha256(weights)[:16]}"
+    try:
+        done = is_done(store, experiment, weights, data_root)
+    except BenchError:
+        if not force:
+            raise
+        done = False
+        forget(store, run_name)  # a record of another file is not what a forced run of this one has measured
+    if done and not force:
+        forget(store, run_name)
         return []
     root = root_of(experiment, data_root)
     images = len(open_split(info.name, info.eval_split, root and Path(root)))
+    if force:
+        _set_aside(store, run_name, [Measurement(experiment, "released")], quiet)
     job = Job(
-        "released", (experiment,), str(store.path), data_root=root, weights=str(weights), since=since,
+        "released", (experiment,), str(store.path), data_root=root, weights=str(weights),
         command=tuple(["bench", *sys.argv[1:]]),
     )  # fmt: skip
-    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], store, quiet).run()
+    failures = JobPool([([(job, images * IMAGE_S[experiment.scale])], 1)], quiet).run()
     if not failures:
-        forced.end(store, name)
+        forget(store, run_name)
     return failures
 
 
-def _is_older(m: Measurement, store: Store, since: float | None) -> bool:
-    return forced.is_older(store.record_path(m.experiment, m.kind, m.seed), since)
+def _set_aside(store: Store, run_name: str, measurements: Sequence[Measurement], quiet: bool) -> None:
+    folder, records = set_aside(store, run_name, measurements)
+    if records:
+        said = f"set aside: {records} record(s), now in {folder}"
+        Console(stderr=True, quiet=quiet).print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def root_of(experiment: Experiment, data_root: Path | None) -> str | None:

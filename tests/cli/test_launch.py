@@ -122,11 +122,10 @@ def test_paper_scale_without_a_gpu_or_data(bench, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", ["slurm", "local"])
-def test_submitit_is_an_extra(bench, monkeypatch, backend):
+def test_submitit_is_an_extra(bench, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "submitit" else found(name, *a))
-    mistake(bench("launch", "table1", "--backend", backend), "submitit", "pip install submitit")
+    mistake(bench("launch", "table1", "--backend", "slurm"), "submitit", "pip install submitit")
     assert bench("launch", "table1", "--dry-run")[0] == 0
 
 

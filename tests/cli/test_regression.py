@@ -40,8 +40,9 @@ def gate(bench, monkeypatch, tmp_path):
         remaining = list(ratios)
 
         class Pool:
-            def __init__(self, stages, store, quiet):
-                self.kinds, self.store = {job.kind for jobs, _ in stages for job, _ in jobs}, store
+            def __init__(self, stages, quiet):
+                jobs = [job for jobs, _ in stages for job, _ in jobs]
+                self.kinds, self.store = {job.kind for job in jobs}, Store(jobs[0].store)
 
             def run(self):
                 write(self.store, ratios=(remaining.pop(0) if self.kinds == {"latency"} else 0.0,), **measured)

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.experiments import TABLES, experiment, find_row, get_table
 from bench.experiments.methods import METHODS, get_method
 from bench.experiments.published import PUBLISHED, load_published
-from bench.experiments.tables import row_names, timed_together
+from bench.experiments.tables import latency_bases, row_names
 
 PRINTED = [table for table in TABLES.values() if table.rows]
 ALL_PRINTED = pytest.mark.parametrize("table", PRINTED, ids=[table.name for table in PRINTED])
@@ -165,17 +165,14 @@ def test_measurements_of_a_table_are_those_of_its_columns(name):
     assert not any(get_method(m.experiment.method).trained is False for m in paper if m.kind == "accuracy")
 
 
-def test_timed_together_is_what_shares_data_set_and_backbone():
-    rows = dict.fromkeys(row.experiment for table in PRINTED for row in table.rows if row.experiment)
-    rows = [e for e in rows if get_method(e.method).timed]
-    groups = dict.fromkeys(timed_together(e) for e in rows)
-    assert sorted(e.key for group in groups for e in group) == sorted(e.key for e in rows)
-    for e in rows:
-        same = {o for o in rows if (o.dataset, o.backbone) == (e.dataset, e.backbone)}
-        assert set(timed_together(e)) == same and {o.scale for o in same} == {"paper"}
-    names = {name for name, table in TABLES.items() for row in table.rows
-             if row.experiment in timed_together(get_table("table1").rows[4].experiment)}  # fmt: skip
-    assert names == {"table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII", "tableIV"}
+def test_latency_bases_are_those_of_all_tables():
+    """Level 0 stands in Tables 4 and II a beside level 3, and in Table II b beside level 3 with plain convolutions."""
+    level_0, level_3 = get_table("table4").rows[0].experiment, get_table("table4").rows[3].experiment
+    plain = get_table("tableIIb").rows[3].experiment
+    maskformer = get_table("table1").base_of(next(r for r in get_table("table1").rows if r.experiment == level_3))
+    assert latency_bases(level_0) == (level_3, plain)
+    assert latency_bases(level_3) == (maskformer.experiment,), "not itself, which the ablations compare with"
+    assert latency_bases(plain) == latency_bases(maskformer.experiment) == ()
 
 
 def test_what_is_counted_only_is_neither_timed_nor_trained(monkeypatch):
@@ -183,7 +180,8 @@ def test_what_is_counted_only_is_neither_timed_nor_trained(monkeypatch):
     table = get_table("table1")
     kinds = {m.kind for m in table.measurements("paper") if m.experiment.method == "mask2former"}
     assert kinds == {"complexity"}
-    assert "mask2former" not in {e.method for e in timed_together(table.rows[4].experiment)}
+    swin_l = next(r.experiment for r in get_table("table2").rows if r.experiment and r.backbone == "Swin-L")
+    assert latency_bases(swin_l) == ()
 
 
 @ALL_PRINTED
@@ -197,7 +195,7 @@ def test_what_latencies_are_compared_with(table):
             continue
         other = base.experiment
         assert (other.dataset, other.backbone) == (what.dataset, what.backbone)
-        assert table.base_of(base) == base and other in timed_together(what)
+        assert table.base_of(base) == base and other in (*latency_bases(what), what)
         if other.method == "maskformer":
             continue
         if (table.name, what.backbone) == ("table2", "swin_l"):  # which has no MaskFormer

@@ -126,7 +126,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("method", REFERENCE)
 def test_table1_counts_with_r50(method):
-    metrics = measure_complexity(experiment(method, "r50", "coco_panoptic", "paper"))
+    metrics = measure_complexity(experiment(method, "r50", "coco_panoptic", "paper")).metrics
     params, flops = REFERENCE[method]
     assert metrics["params"]["value"] == pytest.approx(params, rel=2e-3)
     assert metrics["flops"]["value"] == pytest.approx(flops, rel=1.5e-2)

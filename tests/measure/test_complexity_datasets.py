@@ -41,7 +41,7 @@ def meta_masks(classes: int) -> MaskPrediction:
 
 @pytest.mark.parametrize("case", REFERENCE, ids="-".join)
 def test_counts_of_the_reference(case):
-    metrics = measure_complexity(experiment(*case, "paper"))
+    metrics = measure_complexity(experiment(*case, "paper")).metrics
     params, flops = REFERENCE[case]
     assert metrics["params"]["value"] == pytest.approx(params, rel=2e-3)
     assert metrics["flops"]["value"] == pytest.approx(flops, rel=1.5e-2)
@@ -98,7 +98,7 @@ SEGFORMER = {
 def test_segformer(pair):
     """The paper's figures, and the rules that give them exactly, as the tables' notes say."""
     table, row, products = SEGFORMER[pair]
-    flops = measure_complexity(experiment("segformer", *pair, "paper"))["flops"]
+    flops = measure_complexity(experiment("segformer", *pair, "paper")).metrics["flops"]
     printed = load_published(table)[row, "flops"]
     assert flops["value"] == pytest.approx(printed.value, rel=printed.tolerance / 100)
     parts = flops["by_operator"]
@@ -117,7 +117,7 @@ def test_segformer(pair):
 def test_mask_rcnn():
     """Its parameters are the paper's; its FLOPs with 31 detections an image, not with the most of 100, as noted."""
     what = experiment("mask_rcnn", "r50", "coco_instance", "paper")
-    metrics, printed = measure_complexity(what), load_published("table2")
+    metrics, printed = measure_complexity(what).metrics, load_published("table2")
     assert round(metrics["params"]["value"]) == printed[1, "params"].value
     assert metrics["flops"]["value"] == pytest.approx(237.6, abs=0.05) and metrics["flops"]["n"] == 100
     with torch.device("meta"):
@@ -144,7 +144,7 @@ def test_mask_rcnn_without_its_heads_by_hand():
 def test_clustering_costs_less_than_dilation():
     """The order of Table I's latencies on Cityscapes, in operations, and what the levels add by hand."""
     methods = [m.name for m in METHODS.values() if m.predicts == "pixels" and m.trained]
-    flops = {m: measure_complexity(experiment(m, "r101", "cityscapes", "paper")) for m in methods}
+    flops = {m: measure_complexity(experiment(m, "r101", "cityscapes", "paper")).metrics for m in methods}
     total = {method: metrics["flops"]["value"] for method, metrics in flops.items()}
     for method in ("pspnet", "deeplabv3"):
         assert total[f"hc_{method}"] < total[method] / 5

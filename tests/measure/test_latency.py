@@ -21,6 +21,7 @@ from bench.measure.latency.timing import LatencyProtocol, measure_latency, summa
 from bench.measure.latency.workbench import Workbench, post_process, synthetic_prediction
 from models import shifted
 from models.outputs import MaskPrediction, PixelPrediction
+from tests.report.fakes import R50
 
 EXPERIMENTS = [experiment(m, "small", "synthetic_panoptic", "small") for m in ("hcformer", "maskformer", "mask2former")]
 KEYS = [e.key for e in EXPERIMENTS]
@@ -83,6 +84,17 @@ def test_rounds_are_interleaved_after_the_warm_up(tmp_path):
         assert results[key].metrics["latency_network"]["n"] == 3
     assert len({result.details["run"] for result in results.values()}) == 1
     assert calls[-1][:2] == (9, 9) and all(done <= total for done, total, _ in calls)
+
+
+def test_samples_of_what_an_experiment_is_compared_with(tmp_path, monkeypatch):
+    """Where it is timed in the same run; in the same rounds."""
+    first, second, third = EXPERIMENTS
+    monkeypatch.setattr(latency, "latency_bases", lambda e: {first: (third, R50), second: (R50,)}.get(e, ()))
+    results = run(tmp_path / "log", Recorder())
+    beside = {name: results[third.key].samples[name] for name in ("latency_network", "latency_end_to_end")}
+    assert set(results[first.key].metrics) == set(beside)
+    assert results[first.key].samples.items() >= {f"{name} of {third.key}": of for name, of in beside.items()}.items()
+    assert [set(results[e.key].samples) for e in (second, third)] == [set(beside)] * 2
 
 
 def test_details_are_plain_facts(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
 from bench.experiments.recipe import POST_PROCESSING
+from bench.experiments.table import Measurement
 from bench.measure import released
 from bench.measure.accuracy import evaluate
 from bench.measure.released import LOG, is_done
@@ -29,6 +29,7 @@ from bench.records import Store
 from bench.run import jobs
 from bench.run.jobs import Job, Reporter
 from bench.run.plan import evaluate_released
+from bench.run.set_aside import set_aside
 from bench.weights.load import pack
 from bench.zoo import build_model
 from tests.report import fakes
@@ -205,7 +206,8 @@ def test_record_of_another_file_is_kept_unless_forced(tmp_path, stubbed, weights
         with pytest.raises(BenchError, match=refusal):
             check()
     assert store.get(WHAT, "released") == old
-    jobs.run_job(job_of(store, weights, since=time.time() + 1), Reporter())
+    set_aside(store, "again", [Measurement(WHAT, "released")])
+    jobs.run_job(job_of(store, weights), Reporter())
     assert store.get(WHAT, "released").details["weights"]["file"] == "some weights.safetensors"
     assert is_done(store, WHAT, weights)
 

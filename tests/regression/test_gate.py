@@ -82,7 +82,7 @@ def test_dropped_loss_term_of_pixels(monkeypatch, term, where):
 class PoolHere:
     """Runs the jobs in this process."""
 
-    def __init__(self, stages, store, quiet=False):
+    def __init__(self, stages, quiet=False):
         self._stages = stages
 
     def run(self):
@@ -122,7 +122,7 @@ def test_same_count_passes(counted):
 def test_removed_handle(counted, monkeypatch):
     monkeypatch.delitem(handles.HANDLES, DEFORM)
     (line,) = breaches(counted())
-    assert line.startswith(f"hcformer r50: operator '{DEFORM}' has no FLOPs handle")
+    assert line.startswith(f"{ROW}: operator '{DEFORM}' has no FLOPs handle")
     monkeypatch.setattr(handles, "FREE", handles.FREE | {DEFORM})  # and now it silently counts 0
     (line,) = breaches(counted())
     assert "FLOPs (G) " in line and "deform_conv2d 0 instead of " in line and "conv " not in line.split("2d 0")[0]

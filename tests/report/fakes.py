@@ -1,6 +1,6 @@
 """Made-up records for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pandas as pd
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
 from bench.experiments.published import load_published
 from bench.experiments.table import ACCURACY
-from bench.records import Record, Store
+from bench.records import Record, Store, samples_beside
 from bench.report import collect_cells, render_markdown
 from bench.report.cells import TableCells
 from bench.report.write import render_csv
@@ -56,13 +56,19 @@ def complexity(what: Experiment = R50, params: float = 38.39, flops: float = 87.
 
 
 def latency(
-    what: Experiment = R50, median: float = 900.0, run: str = "a", offsets: Sequence[float] = (-10, 0, 25), **provenance
-) -> Record:
-    """One round an offset from the median, end to end 300 ms more; the p90 lies 20 ms above the median."""
+    what: Experiment = R50, median: float = 900.0, run: str = "a", offsets: Sequence[float] = (-10, 0, 25),
+    beside: Mapping[Experiment, float] | None = None, **provenance,
+) -> Record:  # fmt: skip
+    """One round an offset from the median, end to end 300 ms more; the p90 lies 20 ms above the median.
+
+    beside: medians of others in the same rounds.
+    """
     metrics, samples = {}, {}
     for name, extra in (("latency_network", 0), ("latency_end_to_end", 300)):
         samples[name] = [median + extra + offset for offset in offsets]
         metrics[name] = {"value": median + extra, "unit": "ms", "n": len(offsets), "p90": median + extra + 20}
+        for other, value in (beside or {}).items():
+            samples[samples_beside(name, other)] = [value + extra + offset for offset in offsets]
     details = LATENCY_DETAILS | {"run": run, "rounds": len(offsets)}
     return Record(what, "latency", metrics, PROVENANCE | provenance, samples=samples, details=details)
 

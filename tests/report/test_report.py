@@ -370,6 +370,14 @@ def test_ratios_need_one_run_and_one_machine(tmp_path):
         assert latency_line(store)["ratio"] == ratio
 
 
+def test_ratio_to_a_base_that_was_timed_beside_it(tmp_path):
+    """The base's own record is of another run, which says nothing of this row."""
+    base, store = experiment("maskformer", "r50", "coco_panoptic", "paper"), Store(tmp_path)
+    store.write(latency(base, 4000.0, run="b"))
+    store.write(latency(R50, 900.0, beside={base: 1800.0}))
+    assert latency_line(store)["ratio"] == "0.50"
+
+
 def latency_line(store: Store) -> dict[str, str]:
     """Row 5 of the latency block by header; the first column of each name."""
     header, _, *rows = tables_of(page(TABLE, store))[2]

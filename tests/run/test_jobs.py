@@ -4,19 +4,20 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.data.synthesis import synthetic
-from bench.experiments import RECIPES, experiment, get_table, recipe_for
+from bench.experiments import RECIPES, experiment, recipe_for
+from bench.measure.measured import Measured
+from bench.measure.released import LOG
 from bench.records import Store
 from bench.run import jobs
 from bench.run.jobs import Job, Reporter
 from bench.training import engine
-from tests.report.fakes import R50, SMALL, complexity
+from tests.report.fakes import R50, SMALL, WEIGHTS, complexity, latency
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
@@ -26,7 +27,7 @@ CHEAPEST = experiment("maskformer", "r50", "coco_panoptic", "paper")
     "job",
     [
         Job("complexity", (R50,), "a folder/é"),
-        Job("latency", (R50, SMALL), "s", budget_s=12.5, since=1.5e9 + 0.1, command=("bench", "run", "--store", "a b")),
+        Job("latency", (R50, SMALL), "s", bases=(R50,), budget_s=12.5, command=("bench", "run", "--store", "a b")),
         Job("accuracy", (SMALL,), "s", seed=2, data_root="/data"),
         Job("released", (R50,), "s", weights="my weights.safetensors"),
     ],
@@ -36,37 +37,12 @@ def test_json_round_trip(job):
     assert Job.from_json(job.to_json()) == job
 
 
-LABELS = {
-    "tableIIb": [
-        *(f"hcformer r50{level}" for level in (" level 0", " level 1 conv downsampling", " level 2 conv downsampling")),
-        "hcformer r50 conv downsampling",
-        "hcformer synthetic_panoptic level 0",
-        *(f"hcformer synthetic_panoptic{level} conv downsampling" for level in (" level 1", " level 2", "")),
-    ],
-    "tableIII": [
-        "maskformer r50",
-        "hcformer+ r50 standard decoder",
-        "maskformer synthetic_panoptic",
-        *(f"hcformer{plus} synthetic_panoptic{decoder}" for plus in ("", "+") for decoder in (" standard decoder", "")),
-    ],
-    "tableVII": [
-        *(f"hcformer r50 ade20k{layers}" for layers in (" layers 1", " layers 2", " layers 4", "", " layers 16")),
-        *(f"hcformer synthetic_panoptic layers {layers}" for layers in (1, 2, 4, 8, 16)),
-    ],
-}
-
-
 def test_labels():
     assert Job("latency", (R50, SMALL), "s").label == "latency of 2 models"
     levels = (R50, experiment("hcformer", "r50", "coco_panoptic", "paper", hierarchical_level=0))
     assert Job("latency", levels, "s").label == "latency of 2 models r50 coco_panoptic"
-    assert Job("complexity", (R50,), "s").label == "complexity hcformer r50"
-    assert Job("accuracy", (SMALL,), "s", seed=0).label == "accuracy hcformer synthetic_panoptic seed 0"
-    for table, labels in LABELS.items():
-        rows = [row.experiment for row in (*get_table(table).rows, *get_table(table).small_rows) if row.experiment]
-        assert [Job("accuracy", (e,), "s", seed=1).label for e in rows] == [
-            f"accuracy {label} seed 1" for label in labels
-        ]
+    assert Job("complexity", (R50,), "s", row="table1/hcformer-r50").label == "complexity table1/hcformer-r50"
+    assert Job("accuracy", (SMALL,), "s", seed=0).label == f"accuracy {SMALL.key} seed 0"
     assert Job("released", (R50,), "s", weights="a/b.safetensors").label == "evaluation of b.safetensors"
 
 
@@ -90,7 +66,7 @@ from pathlib import Path
 from bench.run import jobs
 from bench.errors import BenchError
 from tests.report.fakes import complexity
-def measure(job, store, report):
+def measure(job, store, report, execution):
     what = job.command[0]
     if what == "mistake":
         raise BenchError("file x is damaged: delete it")
@@ -106,7 +82,7 @@ def measure(job, store, report):
         store.write(complexity(job.experiments[0]))
     if what == "forever":
         time.sleep(120)
-jobs._complexity, jobs.WAIT_SECONDS = measure, 0.1
+jobs._measure_and_write, jobs.WAIT_SECONDS = measure, 0.1
 jobs.main()
 """
 
@@ -190,45 +166,82 @@ def test_second_process_takes_over_from_a_dead_one(store):
 # In this process
 
 
-def test_done_is_not_measured_again_unless_older_than_a_forced_run(store, monkeypatch):
+def test_done_is_not_measured_again(store, monkeypatch):
     measured = []
-    monkeypatch.setattr(jobs, "_complexity", lambda job, store, report: measured.append(job))
-    store.write(complexity(R50))
+    monkeypatch.setattr(jobs, "_measure_and_write", lambda job, *_: measured.append(job))
     job = Job("complexity", (R50,), str(store.path))
     jobs.run_job(job, Reporter())
-    assert measured == []
-    written = store.record_path(R50, "complexity").stat().st_mtime
-    jobs.run_job(replace(job, since=written), Reporter())
-    assert measured == []
-    jobs.run_job(later := replace(job, since=written + 1), Reporter())
-    assert measured == [later]
+    assert measured == [job]
+    store.write(complexity(R50))
+    jobs.run_job(job, Reporter())
+    assert measured == [job]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "measure"),
-    [
-        ("accuracy", "checkpoint.pt", "bench.measure.accuracy.measure_accuracy"),
-        ("latency", "timings.jsonl", "bench.measure.latency.timing.measure_latency"),
-        ("released", "images.jsonl", "bench.measure.released.measure_released"),
-    ],
-)
-def test_a_forced_run_goes_on_from_its_own_work_alone(store, monkeypatch, kind, name, measure):
-    found = []
+MEASURERS = {
+    "accuracy": "bench.measure.accuracy.measure_accuracy",
+    "latency": "bench.measure.latency.timing.measure_latency",
+    "released": "bench.measure.released.measure_released",
+}
 
-    def stopped(*_):
-        found.append(work.exists())
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, stopped)
-    seed = 0 if kind == "accuracy" else None
-    job = Job(kind, (SMALL,), str(store.path), seed, weights="file")
+@pytest.mark.parametrize("kind", MEASURERS)
+def test_what_a_measurer_returns_becomes_the_record(store, monkeypatch, kind):
+    """Work that a killed job goes on from is there until the record is."""
+    seed, name = (0, "checkpoint.pt") if kind == "accuracy" else (None, jobs.UNFINISHED[kind])
     work = store.scratch_dir(SMALL, kind, seed) / name
-    work.write_text("half")
-    written = work.stat().st_mtime
-    for since in (None, written, written + 1):
-        with pytest.raises(KeyboardInterrupt):
-            jobs.run_job(replace(job, since=since), Reporter())
-    assert found == [True, True, False]
+    details = {"weights": WEIGHTS} if kind == "released" else {"a": "fact"}
+    recipe = recipe_for(SMALL) if kind == "accuracy" else None
+    measured = Measured({"m": {"value": 1.0, "unit": "s", "n": 3}}, 7.5, details, {"m": [1.0, 2.0]}, recipe)
+
+    def measure(*_):
+        if not work.exists():
+            work.write_text("half")
+            raise KeyboardInterrupt
+        return {SMALL.key: measured} if kind == "latency" else measured
+
+    monkeypatch.setattr(MEASURERS[kind], measure)
+    job = Job(kind, (SMALL,), str(store.path), seed, weights="file", command=("bench", "run", "a b"))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_job(job, Reporter())
+    assert store.get(SMALL, kind, seed) is None and work.exists()
+    jobs.run_job(job, Reporter())
+    record = store.get(SMALL, kind, seed)
+    assert (record.metrics, record.samples, record.details) == (measured.metrics, measured.samples, details)
+    assert record.recipe == (recipe and recipe.to_dict()) and record.provenance["duration_s"] == 7.5
+    assert record.provenance["command"] == "bench run 'a b'" and not work.exists()
+
+
+def test_latencies_are_done_when_timed_with_their_bases(store, monkeypatch):
+    measured = []
+    monkeypatch.setattr(jobs, "_measure_and_write", lambda job, *_: measured.append(job))
+    base = experiment("maskformer", "r50", "coco_panoptic", "paper")
+    job = Job("latency", (R50,), str(store.path), bases=(base,))
+    for record, done in [
+        (latency(), False),
+        (latency(beside={base: 1.0}), True),
+        (latency(run="b"), False),
+        (latency(base, run="b"), True),
+    ]:
+        store.write(record)
+        measured.clear()
+        jobs.run_job(job, Reporter())
+        assert measured == ([] if done else [job])
+
+
+def test_bases_are_timed_but_have_no_record_of_this(store, monkeypatch):
+    base, timed = experiment("maskformer", "r50", "coco_panoptic", "paper"), []
+
+    def measure(experiments, *_):
+        timed.extend(experiments)
+        return {e.key: Measured({"m": {"value": 1.0, "unit": "ms", "n": 3}}, 1.0, {}) for e in experiments}
+
+    monkeypatch.setattr(MEASURERS["latency"], measure)
+    jobs.run_job(Job("latency", (R50,), str(store.path), bases=(base,)), Reporter())
+    assert timed == [R50, base] and [r.experiment for r in store.load_all()] == [R50]
+
+
+def test_names_of_unfinished_work_are_the_measurers_own():
+    assert (jobs.UNFINISHED["accuracy"], jobs.UNFINISHED["released"]) == (engine.CHECKPOINT, LOG)
 
 
 def test_complexity_record(store):

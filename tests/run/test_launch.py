@@ -7,19 +7,20 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from torch.distributed.run import parse_args
 
 from bench.errors import BenchError
-from bench.experiments import experiment, get_table
+from bench.experiments import experiment, find_row, get_table
 from bench.records import Store
 from bench.run import plan as runner
-from bench.run.launch import cost, here, plan, slurm
-from bench.run.launch.here import Direct, Here, Submitted
+from bench.run.launch import cost, plan, slurm, training_process
 from bench.run.launch.plan import Setup, command, find_trainings
-from bench.run.launch.supervisor import start
+from bench.run.launch.training_process import TrainingProcess, start_training
+from bench.run.pool import JobPool
 from tests.report.fakes import R50, SMALL, accuracy, complexity, full_store
 from tests.run import fake_slurm
 
@@ -32,12 +33,10 @@ def setup(tmp_path):
     return Setup(Store(tmp_path / "store"), entry=(str(STAND_IN),))
 
 
-class Log:
-    def __init__(self):
-        self.events = []
-
-    def report(self, what, training, reason):
-        self.events.append((what, training.label, reason))
+def launched(trainings, setup, slots=1, gpus=()):
+    """The failures of a launch on this machine."""
+    jobs = [(training, 1.0) for training in trainings]
+    return JobPool([(jobs, slots)], start=partial(TrainingProcess, setup=setup, free_gpus=list(gpus))).run()
 
 
 def starts(training, setup):
@@ -71,8 +70,7 @@ def in_background(action):
     return thread, failed
 
 
-@pytest.mark.parametrize("kind", [Submitted, Direct])
-def test_two_jobs_one_killed_and_requeued(setup, monkeypatch, kind):
+def test_two_jobs_one_killed_and_requeued(setup, monkeypatch, capsys):
     """SIGTERM to one of them: exit code 75, requeued, resumed from its checkpoint; the other is not disturbed."""
     monkeypatch.setenv("STEPS", "40")
     victim, other = trainings = find_trainings(TABLE, setup.store, "small")[:2]
@@ -80,63 +78,60 @@ def test_two_jobs_one_killed_and_requeued(setup, monkeypatch, kind):
     def kill():
         wait_for(lambda: starts(victim, setup) and starts(other, setup))
         time.sleep(0.3)
+        assert states(trainings, setup.store) == ["missing", "missing"], "two at once"
         os.kill(int(starts(victim, setup)[0][0]), signal.SIGTERM)
 
     thread, failed = in_background(kill)
-    log, most = Log(), []
-    pool = Here(setup, kind, 2, [], log.report)
-    assert pool.run(trainings, lambda: most.append(len(pool.running))) == []
+    assert launched(trainings, setup, slots=2) == []
     thread.join()
-    assert not failed and max(most) == 2
+    assert not failed
     assert states(trainings, setup.store) == ["done", "done"]
-    assert [what for what, *_ in log.events] == ["started", "started", "done", "done"]
+    said = capsys.readouterr().err
+    assert all(f"done: {training.label}" in said for training in trainings)
     (first, begin, *_), (second, resumed, *_) = starts(victim, setup)
     assert first != second and begin == "0" and 0 < int(resumed) < 40
     assert len(starts(other, setup)) == 1
     assert "launch: stopped, requeued" in plan.log_path(victim, setup.store).read_text()
-    assert not list((setup.store.path / "work").glob("submitit/*.pkl")), "pickles lie about"
 
 
-@pytest.mark.parametrize("kind", [Submitted, Direct])
-def test_a_failed_job_is_named_with_its_log_and_the_rest_goes_on(setup, monkeypatch, kind):
+def test_a_failed_job_is_named_with_its_log_and_the_rest_goes_on(setup, monkeypatch, capsys):
     monkeypatch.setenv("STEPS", "1")
     monkeypatch.setenv("FAIL", "0")
     trainings = find_trainings(TABLE, setup.store, "small")[:2]
     plan.log_path(trainings[0], setup.store).write_text("error: of an earlier launch\n")
-    log = Log()
-    (failure,) = Here(setup, kind, 2, [], log.report).run(trainings, lambda: None)
+    (failure,) = launched(trainings, setup, slots=2)
     path = str(plan.log_path(trainings[0], setup.store))
     assert failure.startswith("table1/maskformer-small seed 0: the disk is full") and path in failure
     assert states(trainings, setup.store) == ["missing", "done"]
     assert len(starts(trainings[0], setup)) == 1, "a failed job is not requeued"
-    assert sorted(what for what, *_ in log.events) == ["done", "failed", "started", "started"]
+    said = capsys.readouterr().err
+    assert f"failed: {failure}" in said and f"done: {trainings[1].label}" in said
 
 
-@pytest.mark.parametrize("kind", [Submitted, Direct])
-def test_requeues_are_bounded(setup, monkeypatch, kind):
+def test_requeues_are_bounded(setup, monkeypatch):
     monkeypatch.setenv("AGAIN", "1")
-    monkeypatch.setattr(here, "REQUEUES", 1)
+    monkeypatch.setattr(training_process, "REQUEUES", 1)
     trainings = find_trainings(TABLE, setup.store, "small")[:1]
-    (failure,) = Here(setup, kind, 1, [], Log().report).run(trainings, lambda: None)
+    (failure,) = launched(trainings, setup)
     assert "ended without a record" in failure and str(plan.log_path(trainings[0], setup.store)) in failure
     assert [step for _, step, *_ in starts(trainings[0], setup)] == ["0", "1"]
 
 
-@pytest.mark.parametrize("kind", [Submitted, Direct])
-def test_interrupted_launch_saves_the_checkpoints_and_the_next_one_goes_on(setup, monkeypatch, kind):
+def test_interrupted_launch_saves_the_checkpoints_and_the_next_one_goes_on(setup, monkeypatch):
     monkeypatch.setenv("STEPS", "1000")
     trainings = find_trainings(TABLE, setup.store, "small")[:1]
 
-    def interrupt():
+    def interrupt(self):
         if starts(trainings[0], setup):
             time.sleep(0.3)
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        Here(setup, kind, 1, [], Log().report).run(trainings, interrupt)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(JobPool, "_show", interrupt)
+        launched(trainings, setup)
     assert len(starts(trainings[0], setup)) == 1 and not plan.is_claimed(trainings[0], setup.store)
     monkeypatch.setenv("STEPS", "1")
-    assert Here(setup, kind, 1, [], Log().report).run(trainings, lambda: None) == []
+    assert launched(trainings, setup) == []
     assert states(trainings, setup.store) == ["done"]
     assert int(starts(trainings[0], setup)[1][1]) > 0
 
@@ -145,9 +140,27 @@ def test_gpus_are_shared_out(tmp_path, monkeypatch):
     monkeypatch.setenv("STEPS", "1")
     setup = Setup(Store(tmp_path), gpus=1, entry=(str(STAND_IN),))
     trainings = find_trainings(TABLE, setup.store, "small")[:3]
-    assert Here(setup, Direct, 2, ["3", "5"], Log().report).run(trainings, lambda: None) == []
+    assert launched(trainings, setup, slots=2, gpus=["3", "5"]) == []
     seen = [starts(training, setup)[0][2] for training in trainings]
     assert set(seen[:2]) == {"3", "5"} and seen[2] in ("3", "5")
+
+
+def test_training_of_several_processes_one_killed(tmp_path, monkeypatch):
+    """Through torchrun, as on several GPUs."""
+    monkeypatch.setenv("STEPS", "60")
+    setup = Setup(Store(tmp_path), gpus=2, entry=(str(STAND_IN),))
+    (training,) = find_trainings(TABLE, setup.store, "small")[:1]
+
+    def kill():
+        wait_for(lambda: starts(training, setup))
+        time.sleep(0.3)
+        os.kill(int(starts(training, setup)[0][0]), signal.SIGTERM)
+
+    thread, failed = in_background(kill)
+    assert launched([training], setup, gpus=["0", "1"]) == []
+    thread.join()
+    assert not failed and states([training], setup.store) == ["done"]
+    assert int(starts(training, setup)[1][1]) > 0 and starts(training, setup)[0][2] == "0,1"
 
 
 @pytest.mark.parametrize("target", ["worker", "torchrun"])
@@ -156,7 +169,7 @@ def test_exit_code_through_torchrun(tmp_path, monkeypatch, target):
     monkeypatch.setenv("STEPS", "1000")
     setup = Setup(Store(tmp_path), gpus=2, entry=(str(STAND_IN),))
     training = find_trainings(TABLE, setup.store, "small")[0]
-    process = start(command(training, setup), plan.log_path(training, setup.store), {})
+    process = start_training(command(training, setup), plan.log_path(training, setup.store), {})
     wait_for(lambda: starts(training, setup))
     time.sleep(0.3)
     os.kill(process.pid if target == "torchrun" else int(starts(training, setup)[0][0]), signal.SIGTERM)
@@ -169,7 +182,7 @@ def test_a_crash_under_torchrun_is_no_request_to_run_again(tmp_path, monkeypatch
     setup = Setup(Store(tmp_path), gpus=2, entry=(str(STAND_IN),))
     training = find_trainings(TABLE, setup.store, "small")[0]
     log = plan.log_path(training, setup.store)
-    assert start(command(training, setup), log, {}).wait(60) == 1
+    assert start_training(command(training, setup), log, {}).wait(60) == 1
     assert plan.read_failure(log) == "the disk is full"
 
 
@@ -192,6 +205,12 @@ def test_command_of_one_process_and_of_many(tmp_path):
     ]  # fmt: skip
     parsed = parse_args(command(training, Setup(store, gpus=4, nodes=2), "node7", 20123, "44_1")[3:])
     assert parsed.training_script == "bench" and parsed.module and parsed.training_script_args == tail[2:]
+
+
+@pytest.mark.parametrize("name", ["table1", "tableIb", "table1@timm:resnet18"])
+def test_a_training_is_named_as_bench_train_finds_it(tmp_path, name):
+    trainings = find_trainings(get_table(name), Store(tmp_path), "small")
+    assert trainings and all(find_row(t.row) == t.experiment for t in trainings)
 
 
 def test_stale_and_missing_are_trained(tmp_path):

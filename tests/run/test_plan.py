@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +12,7 @@ from bench.data.registry import dataset_root
 from bench.errors import BenchError
 from bench.experiments import TABLES, get_table, recipe_for
 from bench.experiments.datasets import get_dataset
-from bench.experiments.tables import timed_together
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store
 from bench.run import plan as runner
 from bench.run import pool
@@ -20,6 +20,7 @@ from tests.data.conftest import TinyCoco
 from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, latency, released
 
 TABLE = get_table("table1")
+REFERENCE = Store(Path(__file__).resolve().parents[2] / "results" / "reference")
 KINDS = ["complexity", "latency", "accuracy"]
 
 
@@ -34,7 +35,7 @@ def started(monkeypatch):
     stages = []
 
     class Pool:
-        def __init__(self, given, store, quiet=False):
+        def __init__(self, given, quiet=False):
             stages.append(given)
 
         def run(self, page=None):
@@ -75,7 +76,9 @@ def test_plan_of_an_empty_store(tmp_path, scale):
     assert {p.state for p in planned} == {"missing"}
     assert all(p.estimate_s > 0 for p in planned)
     groups = runner.latency_groups(planned)
-    assert [(group[0].backbone, len(group)) for group in groups] == [("r50", 19), ("swin_s", 7), ("swin_l", 4)]
+    assert [(g.rows[0].backbone, len(g.rows), g.bases) for g in groups] == [
+        ("r50", 4, ()), ("swin_s", 4, ()), ("swin_l", 4, ()),
+    ]  # fmt: skip
     timed = sum(p.estimate_s for p in planned if p.measurement.kind == "latency")
     assert timed == pytest.approx(sum(map(runner.latency_seconds, groups))) and timed >= 3 * runner.LATENCY_BUDGET_S
     assert not (tmp_path / "none").exists()
@@ -123,9 +126,10 @@ def test_run_of_an_empty_store(tmp_path, started):
     assert [slots for _, slots in stages] == [runner.workers(), 1, runner.workers()]
     assert all(estimate > 0 for stage, _ in stages for _, estimate in stage)
     wanted = [m for m in TABLE.measurements() if m.kind == "accuracy"]
-    wanted.sort(key=lambda m: -runner.estimate(m, {}))  # the longest first
+    wanted.sort(key=lambda m: -runner.estimate(m))  # the longest first
+    assert jobs(stages[2])[0].label == "accuracy table1/mask2former-small seed 0"
     assert [(job.experiments, job.seed) for job in jobs(stages[2])] == [((m.experiment,), m.seed) for m in wanted]
-    assert {(job.store, job.since) for stage in stages for job in jobs(stage)} == {(str(tmp_path / "store"), None)}
+    assert {job.store for stage in stages for job in jobs(stage)} == {str(tmp_path / "store")}
 
 
 @pytest.mark.parametrize("kind", ["complexity", "accuracy"])
@@ -137,91 +141,107 @@ def test_only_the_missing_is_measured(full, started, kind):
     assert (job.kind, job.experiments, job.seed) == (kind, (what.experiment,), what.seed)
 
 
-def test_one_missing_latency_times_its_group_in_one_job(full, started):
-    remove(full, pick("latency", 7))
+def timed(stages):
+    return [(job.experiments, job.bases) for job in jobs(stages[1])]
+
+
+def test_a_missing_latency_is_timed_beside_what_it_is_compared_with(full, started):
+    what = pick("latency", 7)
+    remove(full, what)
     runner.run(TABLE, full)
     (job,) = (job for stage in started[0] for job in jobs(stage))
+    base = next(row for row in TABLE.rows if (row.method, row.backbone) == ("MaskFormer", "Swin-S"))
     assert job.kind == "latency" and job.budget_s == runner.LATENCY_BUDGET_S
-    ours = [row.experiment for row in TABLE.rows if row.backbone == "Swin-S"]
-    levels = [row.experiment for row in get_table("tableVI").rows[:3]]  # level 3 is Table 1's
-    assert job.experiments == (*ours, *levels)
+    assert (job.experiments, job.bases) == ((what.experiment,), (base.experiment,))
 
 
-def timed(stages):
-    return [job.experiments for job in jobs(stages[1])]
-
-
-def test_experiments_of_several_tables_are_timed_once(tmp_path, started):
+def test_rows_of_several_tables_are_timed_once(tmp_path, started):
+    """Each table its own, but for what another table has timed; the records hold what they are compared with."""
     store = Store(tmp_path / "store")
-    runner.run(get_table("table5"), store)
-    (group,) = timed(started[0])
-    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableIII"):
-        rows = [row.experiment for row in get_table(name).rows if row.experiment and row.backbone == "R50"]
-        assert set(rows) <= set(group)
-    for e in group:
-        store.write(latency(e))
-    for name in ("table4", "table5", "tableIIa", "tableIIb", "tableIII"):
+
+    def rows_timed(name):
         runner.run(get_table(name), store)
-        assert timed(started[-1]) == []
-    runner.run(TABLE, store)
-    assert [group[0].backbone for group in timed(started[-1])] == ["swin_s", "swin_l"]
-    runner.run(get_table("tableIV"), store)
-    assert [group[0].dataset for group in timed(started[-1])] == ["ade20k", "cityscapes"]
+        for rows, bases in timed(started[-1]):
+            for row in rows:
+                beside = {b: 1000.0 for b in (*rows, *bases) if b in latency_bases(row)}
+                store.write(latency(row, run=name, beside=beside))
+        return [row for rows, _ in timed(started[-1]) for row in rows]
+
+    seen = []
+    for name, count in (("table4", 4), ("table1", 11), ("tableIIa", 0), ("tableIIb", 3), ("tableVI", 3), ("table5", 4)):
+        rows = rows_timed(name)
+        assert len(rows) == count and not set(rows) & set(seen), name
+        seen += rows
+    for name in ("table1", "table4", "table5", "tableIIa", "tableIIb", "tableVI"):
+        assert rows_timed(name) == [], "done, whatever was timed after it"
+    before = store.load_all()
     runner.run(get_table("table4"), store, force=True)
-    assert timed(started[-1]) == [group]
+    assert len(store.load_all()) == len(before) - 4 and len(rows_timed("table4")) == 4
+    assert [rows_timed(name) for name in ("table1", "table5", "tableIIa", "tableIIb")] == [[]] * 4
 
 
-def test_what_the_table_does_not_need_is_not_missed(full, started):
-    """Table 1's records are complete, though its group has rows of other tables that nobody timed."""
-    missing = [e for e in timed_together(R50) if full.state(e, "latency") == "missing"]
-    assert len(missing) == 15
-    assert runner.run(TABLE, full) == [] and started == []
+@pytest.mark.parametrize("name", TABLES)
+def test_nothing_of_the_reference_is_measured_again(name):
+    """Its latencies are of larger runs; the bases are in them."""
+    states = Counter(p.state for p in runner.plan(get_table(name), REFERENCE))
+    assert set(states) == {"done"}
 
 
-def test_no_two_groups_share_a_first_experiment():
-    """Their jobs work in its folder."""
-    groups = {timed_together(row.experiment) for table in TABLES.values() for row in table.rows if row.experiment}
-    assert len({group[0] for group in groups}) == len(groups) > 10
+def test_a_latency_that_is_not_of_its_base_s_run_is_timed_again(full, started):
+    what = pick("latency", 2)
+    full.write(latency(what.experiment, run="another"))
+    assert [p.measurement for p in runner.plan(TABLE, full) if p.state == "stale"] == [what]
+    runner.run(TABLE, full)
+    assert [rows for rows, _ in timed(started[0])] == [(what.experiment,)]
 
 
-def test_force_measures_everything(full, started):
-    begun = time.time()
+def test_force_measures_everything(full, started, capsys):
+    before = full.load_all()
     runner.run(TABLE, full, force=True)
-    stages = started[0]
-    assert [len(jobs(stage)) for stage in stages] == [12, 3, 12]
-    assert all(begun <= job.since <= time.time() for stage in stages for job in jobs(stage))
+    assert [len(jobs(stage)) for stage in started[0]] == [12, 3, 12]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"set aside: {len(before)} record(s), now in {full.path / 'work' / 'before-2'}")
+    assert full.load_all() == [] and Store(said.split(" now in ")[1]).load_all() == before
 
 
-def markers(store) -> list[str]:
-    return sorted(path.name for path in (store.path / "work").glob("forced-*"))
-
-
-def test_a_forced_run_that_was_stopped_goes_on(full, started, monkeypatch):
+def test_a_forced_run_that_was_stopped_goes_on(full, started, capsys, monkeypatch):
     """The pool of these tests tells of a failure each time, so that none of the runs has ended."""
+    records = {(r.experiment, r.kind, r.seed): r for r in full.load_all()}
     runner.run(TABLE, full, force=True)
-    since = jobs(started[0][0])[0].since
     for what in (pick("complexity", 3), pick("accuracy", 0)):
-        os.utime(
-            full.record_path(what.experiment, what.kind, what.seed), (since + 1e-3, since + 1e-3)
-        )  # measured again
+        full.write(records[what.experiment, what.kind, what.seed])  # measured again
+    capsys.readouterr()
     runner.run(TABLE, full, force=True)
     assert [len(jobs(stage)) for stage in started[1]] == [11, 3, 11]
-    assert {job.since for stage in started[1] for job in jobs(stage)} == {since}
-    runner.run(get_table("tableIV"), full, force=True)
-    assert jobs(started[2][1])[0].since > since, "another table begins anew"
-    monkeypatch.setattr(runner.forced.provenance, "state", lambda: {"commit": "another"})
+    assert len(full.load_all()) == 2 and capsys.readouterr().err == ""
+    monkeypatch.setattr("bench.run.set_aside.provenance.state", lambda: {"commit": "another"})
     runner.run(TABLE, full, force=True)
-    assert [len(jobs(stage)) for stage in started[3]] == [12, 3, 12], "other code begins anew"
+    assert [len(jobs(stage)) for stage in started[2]] == [12, 3, 12], "other code begins anew"
+    assert full.load_all() == [] and "set aside: 2 record(s)" in capsys.readouterr().err
+
+
+def test_only_records_of_the_table_and_the_scale_are_set_aside(full, started):
+    other = get_table("tableIV").rows[0].experiment
+    full.write(latency(other))
+    before = full.load_all()
+    with pytest.raises(BenchError, match="--data-root"):  # the data of the paper's scale are not there
+        runner.run(TABLE, full, "paper", force=True)
+    assert not (full.path / "work").exists()
+    runner.run(get_table("tableIb"), full, force=True)
+    assert full.load_all() == before
+    runner.run(TABLE, full, force=True)
+    assert [r.key for r in full.load_all()] == [other.key]
 
 
 @pytest.mark.parametrize("force", [True, False])
 def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
     """Also a plain one, after which nothing is left to go on with."""
+    records = full.load_all()
     runner.run(TABLE, full, force=True)
-    assert markers(full) == ["forced-table1-small"]
     monkeypatch.setattr(runner.JobPool, "run", lambda self, page=None: [])
     runner.run(TABLE, full, force=force)
-    assert markers(full) == []
+    for record in records:
+        full.write(record)
     runner.run(TABLE, full, force=True)
     assert [len(jobs(stage)) for stage in started[-1]] == [12, 3, 12]
 
@@ -229,11 +249,20 @@ def test_a_run_that_ends_ends_the_forced_one(full, started, monkeypatch, force):
 def test_a_forced_evaluation_is_of_one_checkpoint(tmp_path, started, weights, monkeypatch):
     monkeypatch.setattr("bench.data.registry.open_split", lambda *_: range(4))
     store = Store(tmp_path / "store")
-    first = digest(weights)
+    first = released(SMALL, weights=digest(weights))
     runner.evaluate_released(SMALL, weights, store, None, force=True)  # does not end
-    store.write(released(SMALL, weights=first))  # evaluated later, without force
+    store.write(first)  # evaluated later, without force
+    content = weights.read_bytes()
     weights.write_bytes(b"other weights")
     assert runner.evaluate_released(SMALL, weights, store, None, force=True) == ["the pool's answer"]
+    assert store.load_all() == []
+    store.write(released(SMALL, weights=digest(weights)))
+    weights.write_bytes(content)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert store.load_all() == [], "what the other one measured is no part of this one that goes on"
+    store.write(first)
+    runner.evaluate_released(SMALL, weights, store, None, force=True)
+    assert store.load_all() == [first]
 
 
 # Data sets
@@ -289,11 +318,9 @@ def test_evaluation_of_a_checkpoint_is_one_job(tmp_path, started, weights, monke
         assert answer == ["the pool's answer"]
     assert opened == [("coco_panoptic", "val2017", tmp_path / "coco"), ("synthetic_panoptic", "val", None)]
     (((job, estimate),), slots), *rest = started[0]
-    assert (job.kind, job.experiments, job.weights, job.since) == ("released", (R50,), str(weights), None)
+    assert (job.kind, job.experiments, job.weights) == ("released", (R50,), str(weights))
     assert (job.data_root, slots, rest) == (str(tmp_path / "coco"), 1, []) and estimate > 50
     assert jobs(started[1][0])[0].data_root is None, "generated data lies in the cache"
-    runner.evaluate_released(SMALL, weights, store, None, force=True)
-    assert jobs(started[2][0])[0].since is not None
 
 
 def test_evaluated_checkpoint_is_not_evaluated_again(tmp_path, started, weights):

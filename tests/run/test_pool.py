@@ -14,7 +14,7 @@ import pytest
 from bench.records import Store
 from bench.run import pool
 from bench.run.jobs import Job
-from bench.run.pool import Estimator, JobPool
+from bench.run.pool import Estimator, JobPool, JobProcess
 from tests.report.fakes import R50, SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,8 +83,8 @@ def log_of(store, seed):
 def test_failures_are_reported_and_the_rest_goes_on(scripted, store, capfd):
     names = ["error", "signal", "raise", "quiet", "lie", "chatty"]
     jobs = [(fake_job(store, seed, name), 1.0) for seed, name in enumerate(names)]
-    failures = JobPool([(jobs, 1)], store).run()
-    label = "accuracy hcformer synthetic_panoptic seed"
+    failures = JobPool([(jobs, 1)]).run()
+    label = f"accuracy {SMALL.key} seed"
     assert failures == [
         f"{label} 0: checkpoint [/tmp/x] is damaged: delete it",
         f"{label} 1: ended with code -9, see {log_of(store, 1)}",
@@ -109,33 +109,37 @@ def test_the_page_is_printed_when_a_stage_has_ended_and_another_follows(scripted
 
 def test_progress_is_what_a_job_says(scripted, store, monkeypatch):
     fractions = []
-    monkeypatch.setattr(JobPool, "_show", lambda self: fractions.extend(r.fraction or 0.0 for r in self._running))
-    original = JobPool._message
+    original = JobProcess._take
 
-    def message(self, running, line):
-        original(self, running, line)
-        fractions.append(running.fraction or 0.0)
+    def take(self, line):
+        original(self, line)
+        fractions.append(self.fraction() or 0.0)
 
-    monkeypatch.setattr(JobPool, "_message", message)
-    assert JobPool([([(fake_job(store, 0, "chatty"), 1.0)], 1)], store, quiet=True).run() == []
+    monkeypatch.setattr(JobProcess, "_take", take)
+    assert JobPool([([(fake_job(store, 0, "chatty"), 1.0)], 1)], quiet=True).run() == []
     assert set(fractions) == {0.0, 0.5, 1.0} and fractions == sorted(fractions)
 
 
-def test_message_that_comes_in_pieces(store):
-    pieces = [b'noise\n{"done": 1, "to', b'tal": 4, "la', b'bel": "x"}\n{"err', b'or": "because"}\n', b""]
-    ended = SimpleNamespace(read=lambda: pieces.pop(0))
-    jobs = JobPool([([], 1)], store, quiet=True)
-    running = pool.Running(None, 1.0, SimpleNamespace(stdout=ended), Path(), jobs._progress.add_task("", note=""))
-    for _ in range(4):
-        jobs._read(running)
-    assert (running.fraction, running.error) == (0.25, "because")
+def test_message_that_comes_in_pieces(scripted, store):
+    job = JobProcess(fake_job(store, 0, "hang"))
+    started, pieces = (
+        job._process,
+        [b'noise\n{"done": 1, "to', b'tal": 4, "la', None, b'bel": "x"}\n{"err', b'or": "y"}\n'],
+    )
+    stdout = SimpleNamespace(read=lambda: pieces.pop(0), closed=False)
+    job._process = SimpleNamespace(stdout=stdout, poll=lambda: None, returncode=2)
+    while pieces:
+        assert job.poll() is None
+    assert (job.fraction(), job.note, job.failure()) == (0.25, "x", "y")
+    started.kill()
+    started.communicate()
 
 
 @pytest.mark.parametrize(("kind", "threads"), [("complexity", "1"), ("latency", "7"), ("released", "7")])
 def test_what_runs_alone_gets_all_threads(scripted, store, tmp_path, monkeypatch, kind, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     job = Job(kind, (R50,), str(store.path), command=("log", str(tmp_path / "times")))
-    assert JobPool([([(job, 1.0)], 1)], store, quiet=True).run() == []
+    assert JobPool([([(job, 1.0)], 1)], quiet=True).run() == []
     assert json.loads((tmp_path / "times").read_text())[-1] == threads
 
 
@@ -147,7 +151,7 @@ def test_slots_and_stages(scripted, store, tmp_path, monkeypatch):
         ([], 2),
         ([(fake_job(store, seed, "log", file), 1.0) for seed in (4, 5)], 1),
     ]
-    assert JobPool(stages, store, quiet=True).run() == []
+    assert JobPool(stages, quiet=True).run() == []
     times = sorted(json.loads(line) for line in file.read_text().splitlines())
     assert [seed for seed, *_ in times] == list(range(6))
     running = [sum(b <= at < e for _, b, e, _ in times) for _, at, _, _ in times]
@@ -158,8 +162,8 @@ def test_slots_and_stages(scripted, store, tmp_path, monkeypatch):
     assert [threads for *_, threads in times] == ["1"] * 6
 
 
-def test_nothing_to_do(store):
-    assert JobPool([([], 2), ([], 1)], store, quiet=True).run() == []
+def test_nothing_to_do():
+    assert JobPool([([], 2), ([], 1)], quiet=True).run() == []
 
 
 # The estimate
@@ -233,10 +237,11 @@ def test_empty_plan():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 min 00 s"), (61.9, "1 min 01 s"), (3600 * 30 + 125, "30 h 02 min")]
+    ("seconds", "text"),
+    [(0, "0 min 00 s"), (61.9, "1 min 01 s"), (3600 * 30 + 125, "30 h 02 min"), (3600 * 76, "3 d 04 h")],
 )
 def test_duration(seconds, text):
-    assert pool._duration(seconds) == text
+    assert pool.duration(seconds) == text
 
 
 # Jobs end with the command
@@ -317,11 +322,11 @@ def test_interruption_goes_up_and_ends_the_jobs(scripted, store, monkeypatch):
     processes = []
 
     def show(self):
-        processes.extend(running.process for running in self._running)
+        processes.extend(running.process._process for running in self._running)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(JobPool, "_show", show)
     jobs = [(fake_job(store, seed, "hang"), 1.0) for seed in range(2)]
     with pytest.raises(KeyboardInterrupt):
-        JobPool([(jobs, 2)], store, quiet=True).run()
+        JobPool([(jobs, 2)], quiet=True).run()
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2

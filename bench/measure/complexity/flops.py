@@ -1,5 +1,6 @@
 """Parameters and FLOPs of an experiment, by the conventions behind the paper's columns "params" and "FLOPs"."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,7 @@ from bench.measure.complexity.protocol import (
     resized,
     size_text,
 )
+from bench.measure.measured import Measured
 
 __all__ = [
     "PROTOCOL", "ImageSizes", "Progress", "Size", "listed_sizes", "count_parameters", "mean_flops",
@@ -36,13 +38,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure_complexity(experiment: Experiment, progress: Progress | None = None) -> dict[str, dict]:
-    """Metrics of a complexity record: "params" (M), "flops" (G), and the two parts of the latter, network and rest.
+def measure_complexity(experiment: Experiment, progress: Progress | None = None) -> Measured:
+    """Metrics "params" (M), "flops" (G), and the two parts of the latter, network and rest; details: the protocol.
 
     FLOPs are the mean over the images that `counted_images` names (see `protocol`). The model lives on the meta
     device: nothing is computed. Raises BenchError for a data set or scale without a protocol, UncountedOperator where
     a count would have to leave out an operator.
     """
+    begun = time.monotonic()
     images, task = counted_images(experiment), get_dataset(experiment.dataset).task
     from bench.zoo import build_model  # only here: counting must not need every model's package
 
@@ -61,7 +64,7 @@ def measure_complexity(experiment: Experiment, progress: Progress | None = None)
     }
     by_operator = {name: count / 1e9 for name, count in (network + rest).most_common()}
     metrics["flops"]["by_operator"] = by_operator
-    return metrics
+    return Measured(metrics, time.monotonic() - begun, protocol(experiment))
 
 
 def mean_flops(

@@ -22,11 +22,14 @@ from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.methods import get_method
+from bench.experiments.tables import latency_bases
 from bench.measure.complexity.flops import ImageSizes, Progress, Size
 from bench.measure.complexity.protocol import counted_images, size_text
 from bench.measure.inference import batch_norms_text
 from bench.measure.latency.timing_log import TimingLog
 from bench.measure.latency.workbench import CONFIDENT_QUERIES, Workbench
+from bench.measure.measured import Measured
+from bench.records import samples_beside
 from models.clustering import fast_form
 
 FOLD_BATCH_NORMS = False  # as the reference latencies were measured: True goes with measuring them anew
@@ -58,19 +61,6 @@ CPU_PROTOCOL = LatencyProtocol(warm_up_size=(256, 352), warm_up_passes=1, min_ro
 CUDA_PROTOCOL = LatencyProtocol(warm_up_size=None, warm_up_passes=5, min_rounds=50, max_rounds=50)
 
 
-@dataclass(frozen=True)
-class Latency:
-    """One experiment's raw samples by metric name, in ms, one a round, and how they were taken."""
-
-    samples: dict[str, list[float]]
-    details: dict
-
-    @property
-    def metrics(self) -> dict[str, dict]:
-        """Median with 90th percentile, unit and count by metric name, as a record holds them."""
-        return {name: summarise(samples) for name, samples in self.samples.items()}
-
-
 def summarise(samples: Sequence[float]) -> dict:
     """Median ("value") and 90th percentile ("p90", linear between neighbours) of samples in ms."""
     p90 = torch.tensor(samples, dtype=torch.float64).quantile(0.9).item()
@@ -95,8 +85,11 @@ def measure_latency(
     build: Callable[[Experiment], nn.Module] | None = None,
     protocol: LatencyProtocol | None = None,
     image: ImageSizes | None = None,
-) -> dict[str, Latency]:
+) -> dict[str, Measured]:
     """Latency of every experiment, by its key: batch 1, inference mode, network alone and end to end.
+
+    Samples are in ms, one a round, also those of what an experiment is compared with, if that is among these
+    (`samples_beside`); metrics are medians of its own.
 
     scratch: file to which every single timing is appended. A killed run goes on from it in the same round, unless
         machine, software, commit, uncommitted edits, experiments or protocol differ. It is the caller's to remove
@@ -130,9 +123,15 @@ def measure_latency(
             mark = now
         done += 1
     report("timed")
-    return {
-        e.key: Latency(_samples(log, e.key, done), _details(e, log, device, protocol, image, done)) for e in experiments
-    }
+    measured = {}
+    for e in experiments:
+        samples = _samples(log, e.key, done)
+        metrics = {name: summarise(values) for name, values in samples.items()}
+        for base in (base for base in latency_bases(e) if base.key in keys):
+            samples |= {samples_beside(name, base): of for name, of in _samples(log, base.key, done).items()}
+        details = _details(e, log, device, protocol, image, done)
+        measured[e.key] = Measured(metrics, log.spent_s(), details, samples)
+    return measured
 
 
 def _common_image(experiments: Sequence[Experiment]) -> ImageSizes:

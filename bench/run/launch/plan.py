@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
-from bench.experiments.tables import PaperTable, row_names
+from bench.experiments.tables import PaperTable, names_for_find_row
 from bench.records import Store
 from bench.run.jobs import IMAGES_AT_ONCE
 from bench.run.plan import plan
@@ -52,7 +52,7 @@ class Setup:
 
 def find_trainings(table: PaperTable, store: Store, scale: str) -> list[Training]:
     """The table's trainings at that scale, in its order. Raises BenchError for a damaged record."""
-    names = {experiment: f"{table.name}/{name}" for name, experiment in row_names(table).items()}
+    names = names_for_find_row(table)
     return [
         Training(names[p.measurement.experiment], p.measurement.experiment, p.measurement.seed, p.state)
         for p in plan(table, store, scale)
@@ -106,8 +106,7 @@ def check_shares(trainings: Sequence[Training], setup: Setup) -> None:
 
 
 def work_folder(training: Training, store: Store) -> Path:
-    """`Store.scratch_dir` of the training, without creating it."""
-    return store.path / "work" / training.experiment.key / f"accuracy-{training.seed}"
+    return store.work_path(training.experiment, "accuracy", training.seed)
 
 
 def is_claimed(training: Training, store: Store) -> bool:

@@ -14,7 +14,7 @@ from bench.errors import BenchError, one_line
 from bench.files import write_atomically
 from bench.records import Store
 from bench.run.launch.plan import Setup, Training, environment, log_path, work_folder
-from bench.run.launch.supervisor import STOP, Supervised
+from bench.run.launch.slurm_job import SlurmTraining
 
 NAME = "hcformer-bench"  # of the jobs, by which they are found again
 NOTE = "slurm.json"  # in a training's work folder: the id of its job
@@ -36,8 +36,7 @@ def submit(trainings: Sequence[Training], setup: Setup, partition: str | None, h
     tasks = []
     for training in trainings:
         log = log_path(training, setup.store).resolve()
-        log.with_name(STOP).unlink(missing_ok=True)
-        tasks.append(Supervised(training, setup, log, environment(setup), requeues))
+        tasks.append(SlurmTraining(training, setup, log, environment(setup), requeues))
     try:
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=requeues)
         executor.update_parameters(**parameters(setup, partition, hours))

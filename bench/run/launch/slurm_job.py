@@ -1,11 +1,10 @@
-"""What a job's first process does: run the training's command, pass signals on, and have it run again on exit code 75.
+"""What a Slurm job does: run the training's command, pass signals on, and have it run again on exit code 75.
 
-On Slurm and in submitit's local executor this is the callable that submitit pickles and calls (`Supervised`). Signals:
-submitit's own (USR2, which Slurm sends before the time limit) and SIGTERM (preemption) both reach the training as
-SIGTERM; it saves its checkpoint and exits 75, and the job is requeued through submitit.
+submitit pickles and calls `SlurmTraining`. Signals: submitit's own (USR2, which Slurm sends before the time limit) and
+SIGTERM (preemption) both reach the training as SIGTERM; it saves its checkpoint and exits 75, and the job is requeued
+through submitit.
 """
 
-import os
 import signal
 import subprocess
 import zlib
@@ -16,26 +15,7 @@ from pathlib import Path
 
 from bench.run.jobs import TRY_AGAIN
 from bench.run.launch.plan import Setup, Training, command
-
-STOP = "stop"  # a file beside the log: the launch that started this job has ended it, do not requeue
-
-
-def start(arguments: list[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen:
-    """Start the command in a session of its own, so that Ctrl-C reaches only who passes it on. Its log is appended to.
-
-    The training is shielded from submitit's signal, which some clusters deliver to every process of a job.
-    """
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **variables}, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
-        )  # fmt: skip
-
-
-def note(log: Path, text: str) -> None:
-    """A line of the launch's own in a job's log."""
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"launch: {text}\n")
+from bench.run.launch.training_process import start_training, write_note
 
 
 @contextmanager
@@ -56,7 +36,7 @@ def forwarding(process: subprocess.Popen, *signals: int) -> Iterator[set[int]]:
 
 
 @dataclass(frozen=True)
-class Supervised:
+class SlurmTraining:
     """The callable of a submitit job. requeues: how often it may still be run again. Raises RuntimeError on failure."""
 
     training: Training
@@ -72,20 +52,21 @@ class Supervised:
         usr = getattr(signal, f"SIG{job.USR_SIG}")
         log = self.log if job.global_rank == 0 else self.log.with_stem(f"{self.log.stem}-node{job.node}")
         port = 20_000 + zlib.crc32(job.job_id.encode()) % 20_000
-        process = start(command(self.training, self.setup, job.hostnames[0], port, job.job_id), log, self.variables)
+        arguments = command(self.training, self.setup, job.hostnames[0], port, job.job_id)
+        process = start_training(arguments, log, self.variables)
         with forwarding(process, signal.SIGTERM, usr) as came:
             code = process.wait()
         if code == 0:
             return
         if code != TRY_AGAIN and not (came and code == -signal.SIGTERM):  # a signal before it could listen
             raise RuntimeError(f"{self.training.label} ended with code {code}, see {log}")
-        if self.log.with_name(STOP).exists() or (signal.SIGTERM in came and is_ended(job)):
-            note(log, "stopped, to go on with the next launch")
+        if signal.SIGTERM in came and is_ended(job.job_id):
+            write_note(log, "stopped, to go on with the next launch")
             raise SystemExit(TRY_AGAIN)
         if self.requeues == 0:
-            note(log, "stopped, and requeued too often already: launch again to go on")
+            write_note(log, "stopped, and requeued too often already: launch again to go on")
             raise SystemExit(TRY_AGAIN)
-        note(log, f"stopped, requeued ({self.requeues - 1} more times allowed)")
+        write_note(log, f"stopped, requeued ({self.requeues - 1} more times allowed)")
         signal.raise_signal(usr)  # submitit's handler: calls `checkpoint`, requeues and exits; other ranks go on
         raise SystemExit(TRY_AGAIN)
 
@@ -96,14 +77,12 @@ class Supervised:
         return submitit.helpers.DelayedSubmission(replace(self, requeues=self.requeues - 1))
 
 
-def is_ended(job) -> bool:
+def is_ended(job: str) -> bool:
     """Whether Slurm already decided about this job: cancelled by its user, or being requeued by Slurm itself.
 
     A preempted job is still RUNNING in its grace time, a cancelled one is not.
     """
-    if job.name() != "slurm":
-        return False
-    query = ["squeue", "--noheader", "--jobs", job.job_id, "--format", "%T"]
+    query = ["squeue", "--noheader", "--jobs", job, "--format", "%T"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):

@@ -1,0 +1,44 @@
+"""Which latencies are timed in one run: ratios are formed between timings of one run only."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from bench.experiments.experiment import Experiment
+from bench.experiments.tables import latency_bases
+from bench.records import Store, samples_beside
+
+
+@dataclass(frozen=True)
+class TimingGroup:
+    """rows: of one table, with the data set and backbone in common; their records are written.
+
+    bases: timed beside them, since some table compares a row with them; a row's record holds their times, too.
+    """
+
+    rows: tuple[Experiment, ...]
+    bases: tuple[Experiment, ...]
+
+
+def timing_groups(rows: Iterable[Experiment]) -> list[TimingGroup]:
+    """The runs in which these rows of a table are timed, in the order of the rows."""
+    groups: dict[tuple[str, str], list[Experiment]] = {}
+    for experiment in rows:
+        groups.setdefault((experiment.dataset, experiment.backbone), []).append(experiment)
+    return [TimingGroup(tuple(group), _bases(group)) for group in groups.values()]
+
+
+def _bases(rows: Collection[Experiment]) -> tuple[Experiment, ...]:
+    return tuple(dict.fromkeys(base for row in rows for base in latency_bases(row) if base not in rows))
+
+
+def is_timed(experiment: Experiment, bases: Iterable[Experiment], store: Store) -> bool:
+    """Whether the store has the experiment's latency, and of the same run that of each base."""
+    record = store.get(experiment, "latency")
+    if record is None or not record.is_current:
+        return False
+    for base in bases:
+        beside = [name for name in record.metrics if samples_beside(name, base) in record.samples]
+        other = None if beside else store.get(base, "latency")
+        if not beside and (other is None or other.details.get("run") != record.details.get("run")):
+            return False
+    return True
