@@ -44,7 +44,7 @@ def plan(table: options.TableName, store: options.Store = None, scale: options.S
     """List what the table needs, what is there and what is missing, with an estimate."""
     from tabulate import tabulate
 
-    from bench.experiments.tables import get_table
+    from bench.experiments.tables import get_table, names_for_find_row
     from bench.run.plan import latency_groups, latency_seconds, workers
     from bench.run.plan import plan as make_plan
 
