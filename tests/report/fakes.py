@@ -33,6 +33,7 @@ LATENCY_DETAILS = {  # as `bench.measure.latency.timing` writes them; a test com
     "batch": 1,
     "weights": "random",
     "memory_format": "channels last",
+    "batch_norms": "not folded",
     "clustering": "compiled",
     "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
     "image_size": "800x1067 padded to 800x1088",

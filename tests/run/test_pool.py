@@ -101,7 +101,7 @@ def test_failures_are_reported_and_the_rest_goes_on(scripted, store, capfd):
 def test_the_page_is_printed_when_a_stage_has_ended_and_another_follows(scripted, store, capfd):
     jobs = [(fake_job(store, seed, "chatty"), 1.0) for seed in range(3)]
     pages = iter(["[counts] known", "latencies known"])
-    assert JobPool([(jobs[:1], 1), ([], 1), (jobs[1:], 2), ([], 1)], store).run(lambda: next(pages)) == []
+    assert JobPool([(jobs[:1], 1), ([], 1), (jobs[1:], 2), ([], 1)]).run(lambda: next(pages)) == []
     shown = capfd.readouterr().err.splitlines()
     page, done = shown.index("[counts] known"), [number for number, line in enumerate(shown) if "done: " in line]
     assert done[0] < page < done[1] and "latencies known" not in shown
