@@ -1,5 +1,6 @@
 """Fixtures that several test folders use."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,9 +11,20 @@ from bench.cli import app as cli
 from bench.data.synthesis import synthetic
 from bench.run import pool
 
-# Nothing depends on how fast or busy the machine is, nor on chance.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+# Nothing depends on how fast or busy the machine is, nor on chance. CI tries more examples than a working day.
+STEADY = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=20, **STEADY)
+settings.register_profile("thorough", max_examples=200, **STEADY)
+settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")
+
+
+def pytest_configure(config) -> None:
+    """One thread a worker of pytest-xdist, also in the processes that tests start."""
+    if hasattr(config, "workerinput"):
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

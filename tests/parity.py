@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
-from bench.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from bench.training.criterion import SetCriterion, Target
 from models.backbones.resnet import resnet
 from models.backbones.swin import swin
 from models.hcformer import hcformer
 from tests.reference import MEAN, STD, fill_module, reference_image, reference_outputs, reference_state, relative_error
+from tests.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from tests.weights.checkpoints import PUBLISHED
 
 CASES: dict[str, Callable[[], nn.Module]] = {
