@@ -20,7 +20,8 @@ MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
 WHOLE, EVERY = 4096, 3  # of outputs with more numbers than that, every third number is kept
 METHODS = ("hcformer", "mask2former", "maskformer")
-WITH_FEATURES = ("hcformer_swins", "maskformer_swins", "mask2former_r50")  # whose backbone's last feature, `res5`, is kept
+# Those whose last feature of the backbone, `res5`, is kept.
+WITH_FEATURES = ("hcformer_swins", "maskformer_swins", "mask2former_r50")
 WITH_INTERMEDIATE = ("mask2former_r50",)  # whose intermediate predictions, `aux.*`, are kept
 SUFFIX = ".safetensors"
 
