@@ -121,4 +121,4 @@ def test_files_and_folders_are_small():
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
     folders = Counter(path.parent for name, path in FILES.items() if _room(name) not in ("models", "baselines"))
     too_many = {str(folder.relative_to(ROOT)) for folder, count in folders.items() if count > MOST_FILES}
-    assert too_many == {"bench/evaluation"}, "18 files: still to be divided"
+    assert too_many == set()
