@@ -81,11 +81,12 @@ def regression(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Lint, format check and tests; options go to pytest."""
+    """Lint, format check, types and tests, a process a core; options go to pytest. CI=true tries more examples."""
     install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("pytest", *session.posargs)
+    session.run("mypy")
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", "-p", "no:benchmark", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -99,7 +99,7 @@ class Record:
         if (self.experiment.dataset, self.experiment.scale) not in RECIPES:
             return False
         if self.kind == "accuracy":
-            return recipe_hash(dict(self.recipe)) == recipe_for(self.experiment).hash
+            return recipe_hash(dict(self.recipe or {})) == recipe_for(self.experiment).hash
         names = ("test_shorter_side", "test_longer_side")
         today = dict(zip(names, test_resizing(self.experiment), strict=True))
         return all(self.details.get(name, side) == side for name, side in today.items())
@@ -254,5 +254,8 @@ def _is_metric(metric: object) -> bool:
     if not isinstance(metric, Mapping):
         return False
     value, count = metric.get("value"), metric.get("n")
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, count))
-    return numbers and math.isfinite(value) and count >= 1 and isinstance(metric.get("unit"), str)
+    if any(isinstance(x, bool) for x in (value, count)):
+        return False
+    if not isinstance(value, int | float) or not isinstance(count, int | float):
+        return False
+    return math.isfinite(value) and count >= 1 and isinstance(metric.get("unit"), str)

@@ -1,7 +1,10 @@
 """Fixtures that several test folders use."""
 
+import fcntl
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,23 @@ from hypothesis import HealthCheck, settings
 from bench.cli import app as cli
 from bench.cli import stores
 from bench.data.synthesis import synthetic
+from bench.data.synthesis.layouts import synthesize
 from bench.run import pool
 
-# Nothing depends on how fast or busy the machine is, nor on chance.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+# Nothing depends on how fast or busy the machine is, nor on chance. CI tries more examples than a working day.
+STEADY = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=20, **STEADY)
+settings.register_profile("thorough", max_examples=200, **STEADY)
+settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")
+
+
+def pytest_configure(config) -> None:
+    """One thread a worker of pytest-xdist, also in the processes that tests start."""
+    if hasattr(config, "workerinput"):
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +39,29 @@ def shared() -> Path:
     if not (path / "reference").is_dir():
         pytest.skip("../shared (reference fixtures and small real data) is not beside this checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def written_once(tmp_path_factory):
+    """written_once(name, write) -> folder that write(folder) filled, once for all workers; do not change it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written_once"
+    folder.mkdir(exist_ok=True)
+
+    def get(name: str, write: Callable[[Path], object]) -> Path:
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / name).exists():
+                write(folder / name)
+        return folder / name
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def generated_once(written_once):
+    """generated_once(name) -> folder with eight generated images a split in that official layout; do not change it."""
+    return lambda name: written_once(name, lambda root: synthesize(name, root, images=8))
 
 
 @pytest.fixture

@@ -1,27 +1,20 @@
-"""Whole models against what the reference implementation returned. `python -m tests.parity [FOLDER]` prints a table.
+"""Whole models against what the reference implementation returned. `python -m tests.parity` prints a table."""
 
-FOLDER holds `reference/`; it is ../shared beside the checkout where none is given.
-"""
-
-import json
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
-from bench.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from bench.training.criterion import SetCriterion, Target
 from models.backbones.resnet import resnet
 from models.backbones.swin import swin
 from models.hcformer import hcformer
-from tests.reference import MEAN, STD, fill_module, reference_image, reference_outputs, reference_state, relative_error
+from tests.reference import load_json, reference_image, reference_outputs, reference_state, relative_error
+from tests.regression.cases import tiny_hcformer, tiny_mask2former, tiny_maskformer
 from tests.weights.checkpoints import PUBLISHED
 
 CASES: dict[str, Callable[[], nn.Module]] = {
@@ -41,19 +34,19 @@ LOSS_CASES = {"hcformer_r50": 3, "mask2former_r50": 3}  # fixtures with losses, 
 LOSS_NAMES = {"loss_class": "loss_ce", "loss_scale": "loss_l1"}
 
 
-def load_reference(shared: Path, name: str) -> nn.Module:
+def load_reference(name: str) -> nn.Module:
     """The case's model with the reference's weights, every entry of either side used."""
     model = CASES[name]()
     method = next(method for method in ("hcformer", "mask2former", "maskformer") if method in name)
-    model.load_state_dict(PUBLISHED[method].to_ours(reference_state(shared, name)))
+    model.load_state_dict(PUBLISHED[method].to_ours(reference_state(name)))
     return model
 
 
 @torch.inference_mode()
-def output_errors(shared: Path, name: str) -> dict[str, float]:
+def output_errors(name: str) -> dict[str, float]:
     """Largest error of class logits, mask logits and assignments, relative to their largest absolute value."""
-    model, expected = load_reference(shared, name).eval(), reference_outputs(shared, name)
-    prediction = model(reference_image(shared))
+    model, expected = load_reference(name).eval(), reference_outputs(name)
+    prediction = model(reference_image())
     count = sum(key.startswith("assign.") for key in expected)
     assert len(prediction.assignments) == count and prediction.intermediate == ()
     assignments = (relative_error(a, expected[f"assign.{i}"]) for i, a in enumerate(prediction.assignments))
@@ -64,12 +57,12 @@ def output_errors(shared: Path, name: str) -> dict[str, float]:
     }
 
 
-def loss_errors(shared: Path, name: str, case: int) -> dict[str, float]:
+def loss_errors(name: str, case: int) -> dict[str, float]:
     """Largest relative error of the single losses, of single gradient norms, and of the whole gradient's norm."""
-    fixture = json.loads((shared / "reference" / "outputs" / f"losses_{name}.json").read_text())
+    fixture = load_json(f"losses_{name}")
     hw, case = fixture["hw"], fixture["cases"][case]
-    model = load_reference(shared, name).train()
-    images = torch.stack([_image(shared, key, hw) for key in case["images"]])
+    model = load_reference(name).train()
+    images = torch.cat([reference_image(hw, key) for key in case["images"]])
     targets = [_target(*hw, count) for count in case["masks_per_image"]]
     torch.manual_seed(case["manual_seed"])
     losses = SetCriterion(133, case["num_points"])(model(images), targets)
@@ -97,11 +90,6 @@ def _largest(actual: dict[str, float], expected: dict[str, float]) -> float:
     return max((abs(actual[k] - v) / max(abs(v), 1e-3) for k, v in expected.items()), default=math.nan)
 
 
-def _image(shared: Path, name: str, hw: tuple[int, int]) -> Tensor:
-    pixels = torch.as_tensor(fill_module(shared).fill_image(name, (3, *hw)))
-    return F.pad((pixels - MEAN[:, None, None]) / STD[:, None, None], (0, -hw[1] % 32, 0, -hw[0] % 32))
-
-
 def _target(height: int, width: int, count: int) -> Target:
     """The fixture's rule: a rectangle of class 3 and a disc of class 77; of one mask, the disc."""
     rows, cols = torch.arange(height)[:, None], torch.arange(width)[None]
@@ -116,16 +104,16 @@ def _official_loss(name: str) -> str:
     return name
 
 
-def table(shared: Path) -> str:
+def table() -> str:
     """One line a fixture: its largest relative errors."""
     rows = []
     for name in CASES:
-        row = output_errors(shared, name)
-        cases = [loss_errors(shared, name, case) for case in range(LOSS_CASES.get(name, 0))]
+        row = output_errors(name)
+        cases = [loss_errors(name, case) for case in range(LOSS_CASES.get(name, 0))]
         row |= {key: max(case[key] for case in cases) for key in (cases[0] if cases else ())}
         rows.append({"fixture": name} | {key: "" if math.isnan(v) else f"{v:.1e}" for key, v in row.items()})
     return tabulate(rows, headers="keys", tablefmt="github", missingval="", disable_numparse=True)
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / "shared")))
+    print(table())

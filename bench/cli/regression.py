@@ -16,7 +16,7 @@ StoreToCompare = Annotated[
     Path | None, typer.Option("--store", help="Store to compare with; default: results/reference.")
 ]
 PartOption = Annotated[
-    list[str] | None, typer.Option("--part", help="Only this part: function, complexity, training or latency.")
+    list[str] | None, typer.Option("--part", help="Only this part: complexity, training or latency.")
 ]
 
 

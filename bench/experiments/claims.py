@@ -64,7 +64,8 @@ def get_claims() -> dict[str, Claim]:
 
 def load_claims(folder: Path = PUBLISHED) -> dict[str, Claim]:
     """All claims by id. Raises BenchError naming the file, and the line or claim at fault."""
-    path, claims = folder / "claims.toml", {}
+    path = folder / "claims.toml"
+    claims: dict[str, Claim] = {}
     for group, of_group in load_toml(path).items():
         if not isinstance(of_group, dict):
             raise BenchError(f"{path}: '{group}' stands outside any claim: write it below a line [GROUP.ID]")

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.errors import unknown_name
 from bench.experiments import protocols
@@ -77,9 +78,9 @@ class Dataset:
         return self.test_split or self.val_split
 
 
-_PANOPTIC = {"reader": "bench.data.coco:CocoPanoptic", "marker": "annotations/panoptic_{}.json"}
+_PANOPTIC: dict[str, Any] = {"reader": "bench.data.coco:CocoPanoptic", "marker": "annotations/panoptic_{}.json"}
 _SEMANTIC = "bench.data.semantic:"
-_COCO = {
+_COCO: dict[str, Any] = {
     "images": {"train2017": 118_287, "val2017": 5000},
     "folders": ("coco",),
     "categories": "coco_panoptic",

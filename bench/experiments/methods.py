@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bench.errors import unknown_name
 
@@ -150,7 +151,7 @@ _PIXELS = {
     "encoder_layers": _NO_DECODER,
 }
 _HC_PIXELS = _PIXELS | {"hierarchical_level": _CLUSTERED}
-_OF_PIXELS = {
+_OF_PIXELS: dict[str, Any] = {
     "predicts": "pixels",
     "backbones": ("resnet", "small", "timm"),
     "remedy": "use 'r101', as Table I, or 'r50'",

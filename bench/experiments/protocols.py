@@ -5,7 +5,7 @@ A source is a section of the paper ("D.1": appendix D.1), a released configurati
 3.1, appendix D).
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from bench.experiments.backbones import Backbone
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Value(NamedTuple):
     """A value of a recipe and where it comes from."""
 
-    value: object
+    value: Any
     source: str
 
 

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError, one_line, unknown_name
 
@@ -98,7 +99,7 @@ def load_toml(path: Path) -> dict:
         raise BenchError(f"{path} is malformed: {one_line(error)}") from error
 
 
-def checked(entry: object, types: Mapping[str, type | tuple], optional: Collection[str] = ()) -> dict:
+def checked(entry: object, types: Mapping[str, Any], optional: Collection[str] = ()) -> dict:
     """The entry, which has keys of these types; BenchError for a key that is unknown, missing or of another type."""
     if not isinstance(entry, dict):
         raise BenchError("must be a table of keys and values")
@@ -123,7 +124,7 @@ def _read(path: Path) -> tuple[list[PrintedRow], dict[tuple[int, str], Published
     for place, entry in _lines(path):
         try:
             cell = int(entry["row"]), entry["metric"]
-            row = PrintedRow(*(entry[column] for column in ROW_COLUMNS), place)
+            row = PrintedRow(**{column: entry[column] for column in ROW_COLUMNS}, place=place)
             relative = {"relative": True, "absolute": False}[entry["tolerance_unit"]]
             numbers_of_line = float(entry["published"]), float(entry["tolerance"])
             printed = Published(numbers_of_line[0], entry["unit"], numbers_of_line[1], relative, entry["basis"])

@@ -109,8 +109,8 @@ class PaperTable:
         """
         built = [row.experiment for row in self.rows if row.experiment]
         timed = [e for e in built if get_method(e.method).timed]
-        trained = {
-            "small": [row.experiment for row in self.small_rows],
+        trained: dict[str, list[Experiment]] = {
+            "small": [row.experiment for row in self.small_rows if row.experiment],
             "paper": [e for e in built if get_method(e.method).trained],
         }
         if scale not in trained:

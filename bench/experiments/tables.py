@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments.backbones import BACKBONES, TIMM, Backbone, get_backbone
@@ -152,7 +153,7 @@ def build_row(number: int, printed: PrintedRow, dataset: str, scale: str = "pape
     """The row with its experiment. Raises BenchError, naming file and line, for one that cannot be built."""
     what = None
     try:
-        factors = {"dataset": dataset} | printed.factor_values()
+        factors: dict[str, Any] = {"dataset": dataset} | printed.factor_values()
         method, dash, rest = printed.name.partition("-")
         if not dash:
             raise BenchError(f"name '{printed.name}' must be METHOD-BACKBONE, e.g. hcformer-r50")

@@ -1,7 +1,5 @@
 """What counts as a regression: the comparisons of `bench regression`, each of numbers measured now and stored ones."""
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isclose, nan
@@ -32,34 +30,6 @@ class Finding:
     def __str__(self) -> str:
         spent = "" if self.seconds is None else f" ({self.seconds:.0f} s)"
         return f"{self.state:6}  {self.part:10}  {self.text}{spent}"
-
-
-def compare_function() -> Iterator[Finding]:
-    """Small models against what they returned when they agreed with the reference implementation, or torchvision.
-
-    A line for each model whose outputs differ; a line for each loss term that is gone, new or other where the outputs
-    are the same.
-    """
-    from bench.regression.cases import TOLERANCE, changes, expected
-
-    begun, recorded, passed = time.monotonic(), expected(), True
-    terms: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for name, outputs in recorded.items():
-        found = changes(name, outputs)
-        if others := [f"{output} {what}" for output, what in sorted(found.items()) if not output.startswith("loss_")]:
-            passed = False
-            yield Finding("breach", "function", f"{name}: {', '.join(others)}")
-            continue
-        for loss, what in sorted(found.items()):
-            term = "_".join(loss.split("_")[:2])  # the same term of an intermediate prediction has a suffix
-            terms[term, what.split(" by ")[0]].setdefault(name, what)
-    models = sum(any(output.startswith("loss_") for output in outputs) for outputs in recorded.values())
-    for (term, _), where in terms.items():
-        name, what = next(iter(where.items()))
-        yield Finding("breach", "function", f"{term} {what} (in {len(where)} of {models} models, first: {name})")
-    if passed and not terms:
-        text = f"{len(recorded)} cases as recorded (within {TOLERANCE:g}): deformable layer, {models} models, losses"
-        yield Finding("ok", "function", text, time.monotonic() - begun)
 
 
 def compare_complexity(row: str, now: Record, then: Record) -> Finding:

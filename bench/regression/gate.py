@@ -1,7 +1,7 @@
 """`bench regression`: whether the program still gives the numbers of a store, in less than five minutes on two cores.
 
-Function (small models with weights from a formula), complexity of a few rows, one training, and one ratio of latencies,
-each compared with the store, which is only read.
+Complexity of a few rows, one training, and one ratio of latencies, each compared with the store, which is only read.
+The function of every method is compared by the tests (tests/regression).
 """
 
 import fcntl
@@ -16,7 +16,6 @@ from bench.records import Record, Store
 from bench.regression.checks import (
     Finding,
     compare_complexity,
-    compare_function,
     compare_latency,
     compare_training,
     latency_ratio,
@@ -25,7 +24,7 @@ from bench.run.jobs import Job
 from bench.run.plan import estimate, workers
 from bench.run.pool import JobPool
 
-PARTS = ("function", "complexity", "training", "latency")
+PARTS = ("complexity", "training", "latency")
 ROWS = (
     "table1/hcformer-r50", "table1/maskformer-r50", "table1/mask2former-r50", "table1/hcformer-swin_s",
     "table2/mask_rcnn-r50", "table3a/segformer-mit_b2",
@@ -64,8 +63,6 @@ def check(stored: Store, scratch: Store, parts: Sequence[str], show: Show, quiet
             show(finding)
 
     with _alone(scratch):
-        if "function" in chosen:
-            tell(compare_function())
         if counted or trained:
             tell(_measure_side_by_side(counted, trained, scratch, quiet))
         if ratio is not None:

@@ -48,10 +48,10 @@ def here_text(decided: DecidedCase) -> str:
     if column.kind == "accuracy" and len(measured) <= LONGEST_WITH_RANGES:
         texts = [with_range(value, digits) or "?" for value in measured]
     else:
-        texts = [number(value and value.value, digits) or "?" for value in measured]
+        texts = [number(value.value if value else None, digits) or "?" for value in measured]
     if decided.claim.relation in RATIOS:
         return f"{' / '.join(texts)}{_ratio(decided)}"
-    return _compared(texts, [value and round(value.value, digits) for value in measured])
+    return _compared(texts, [round(value.value, digits) if value else None for value in measured])
 
 
 def _ratio(decided: DecidedCase) -> str:

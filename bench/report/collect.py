@@ -45,7 +45,8 @@ class _Records:
 
 
 def _sort(store: Store | None) -> _Records:
-    counting, ignored, by_experiment = [], [], {}
+    counting, ignored = [], []
+    by_experiment: dict[Experiment, list[Record]] = {}
     for record in store.load_all() if store else ():
         if counts(record):
             counting.append(record)

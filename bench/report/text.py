@@ -1,14 +1,14 @@
 """Pieces of text that reports are made of: aligned tables, numbers, and where records come from."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 
 from bench.experiments.table import Row
 from bench.records import Record
 from bench.report.cells import Cell, MeasuredValue
 
-LEFT_ALIGNED = ("#", "method", "backbone", "run", "verdict", "store", "tables")
+LEFT_ALIGNED: tuple[str, ...] = ("#", "method", "backbone", "run", "verdict", "store", "tables")
 LEFT_ALIGNED += ("table", "row", "metric", "pages", "files", "why")
 LEFT_ALIGNED += ("claim", "place", "case", "by itself", "decision")
 WIDTH = 120  # of prose, in a terminal
@@ -122,18 +122,18 @@ def reference_line(records: Sequence[Record]) -> str:
     return f"- Reference: {machines}; commit {_commits(sources)}; {_dates(sources)}"
 
 
-def _commits(sources: Sequence[dict], most: int | None = MOST_SOURCES) -> str:
+def _commits(sources: Sequence[Mapping], most: int | None = MOST_SOURCES) -> str:
     dirty = sum(bool(source["dirty"]) for source in sources)
     tree = f", with uncommitted changes for {dirty} of {len(sources)} records" if dirty else ""
     return _several("commits", [source["commit"][:12] for source in sources], most) + tree
 
 
-def _dates(sources: Sequence[dict]) -> str:
+def _dates(sources: Sequence[Mapping]) -> str:
     dates = sorted(source["start"] for source in sources)
     return " to ".join(dict.fromkeys((dates[0], dates[-1])))
 
 
-def machine(source: dict) -> str:
+def machine(source: Mapping) -> str:
     """One line for the machine of a provenance; kinds of measurement on it may use different numbers of threads."""
     return f"{source['cpu']}, {source.get('cores', '?')} cores, {source['gpu'] or 'no GPU'}"
 
@@ -145,7 +145,7 @@ def threads(records: Iterable[Record]) -> str:
     return {None: "", 1: "one thread"}.get(count, f"{count} threads")
 
 
-def _software(source: dict) -> str:
+def _software(source: Mapping) -> str:
     return ", ".join(f"{name} {version}" for name, version in source["versions"].items() if version)
 
 

@@ -77,7 +77,7 @@ def judge(
     if scale != "paper":
         return Verdict(VerdictKind.OTHER_SCALE)
     if kind == "released":
-        return Verdict(VerdictKind.RELEASED, published and gap_to(published, measured), released=True)
+        return Verdict(VerdictKind.RELEASED, gap_to(published, measured) if published else None, released=True)
     if published is None:
         return Verdict(VerdictKind.NOT_PRINTED)
     if kind == "latency":

@@ -74,7 +74,8 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         if self.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)
-        features, pairs = [], []
+        features: list[Tensor] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             first = stage[0](x)
             if features and len(pairs) < len(self.pair_channels):

@@ -24,13 +24,13 @@ def small():
 
 
 @pytest.mark.parametrize("name", ["tiny_mask2former_swin", "mask2former_r50"])
-def test_every_prediction_equals_the_reference(shared, name):
+def test_every_prediction_equals_the_reference(name):
     """Training mode (no dropout, frozen batch norm) gives the earlier predictions and the same last one."""
-    model = load_reference(shared, name)
-    expected = reference_outputs(shared, name)
+    model = load_reference(name)
+    expected = reference_outputs(name)
     with torch.inference_mode():
-        prediction = model.train()(reference_image(shared))
-        features = model.backbone(reference_image(shared)).features
+        prediction = model.train()(reference_image())
+        features = model.backbone(reference_image()).features
     assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
     compared = 0
     for i, (class_logits, mask_logits) in enumerate(prediction.intermediate):

@@ -19,12 +19,12 @@ def seed():
     torch.manual_seed(0)
 
 
-def test_every_prediction_equals_the_reference(shared):
+def test_every_prediction_equals_the_reference():
     """Training mode returns the predictions after all three layers."""
-    model = load_reference(shared, "tiny_maskformer_swin").train()
-    expected = reference_outputs(shared, "tiny_maskformer_swin")
+    model = load_reference("tiny_maskformer_swin").train()
+    expected = reference_outputs("tiny_maskformer_swin")
     with torch.inference_mode():
-        prediction = model(reference_image(shared))
+        prediction = model(reference_image())
     assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
     assert len(prediction.intermediate) == 2
     for i, (class_logits, mask_logits) in enumerate(prediction.intermediate):

@@ -14,8 +14,9 @@ from bench.experiments.experiment import experiment
 from bench.weights.files import sha256
 from bench.weights.load import open_weights
 from tests.conftest import mistake
+from tests.fill import filled_image
 from tests.parity import load_reference
-from tests.reference import fill_module, reference_state, relative_error
+from tests.reference import reference_state, relative_error
 from tests.weights.checkpoints import official, write
 
 MODEL = ("--method", "hcformer", "--backbone", "r50", "--dataset", "coco_panoptic")
@@ -75,17 +76,17 @@ def test_predict_raw_is_what_the_model_returns(bench, converted, tmp_path):
     assert json.loads((tmp_path / "predictions" / "7.json").read_text())["image"]["height"] == 45
 
 
-def test_published_checkpoint_to_prediction_equals_the_reference_weights(bench, shared, tmp_path):
+def test_published_checkpoint_to_prediction_equals_the_reference_weights(bench, tmp_path):
     """Reference names and weights through files and commands: the same logits as the model of the parity test."""
     name, size = "hcformer_r50_level2", (50, 75)
-    write(tmp_path / "a.pkl", reference_state(shared, name))
-    pixels = torch.as_tensor(fill_module(shared).fill_image("input.image", (3, *size), 0)).clamp(0, 255).byte()
+    write(tmp_path / "a.pkl", reference_state(name))
+    pixels = filled_image("input.image", (3, *size)).clamp(0, 255).byte()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
     assert bench("weights", "convert", tmp_path / "a.pkl", *MODEL, "-o", tmp_path / "a.safetensors")[0] == 0
     arguments = ("--weights", tmp_path / "a.safetensors", *MODEL, "--hierarchical-level", 2, tmp_path / "image.png")
     assert bench("predict", *arguments, "--raw", "--native-size", "-o", tmp_path / "out")[0] == 0
     with torch.inference_mode():
-        expected = load_reference(shared, name).eval()(preprocess([pixels]))
+        expected = load_reference(name).eval()(preprocess([pixels]))
     raw = np.load(tmp_path / "out" / "image.npz")
     assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-4
     assert relative_error(torch.from_numpy(raw["mask_logits"]), expected.mask_logits[0]) < 1e-4

@@ -7,7 +7,6 @@ import pytest
 from bench.experiments import find_row
 from bench.records import Store
 from bench.regression import gate as regression
-from bench.regression.checks import Finding
 from tests.conftest import mistake
 from tests.report import fakes
 
@@ -33,7 +32,6 @@ def write(store, flops=90.0, loss=15.0, ratios=(0.6,)):
 def gate(bench, monkeypatch, tmp_path):
     """gate(*arguments, failures=(), **measured) -> (exit code, output, errors); reference: `write`'s defaults."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(regression, "compare_function", lambda: iter([Finding("ok", "function", "as recorded")]))
     write(Store(tmp_path / "results" / "reference"))
 
     def run(*arguments, failures=(), ratios=(0.6,), **measured):
@@ -62,7 +60,7 @@ def test_all_is_well(gate, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "results" / "reference").rglob("*.json")}
     code, out, errors = gate()
     assert (code, errors) == (0, "") and out.splitlines()[-1].startswith("no breach in ")
-    parts = ["function", *["complexity"] * len(ROWS), "training", "latency"]
+    parts = [*["complexity"] * len(ROWS), "training", "latency"]
     assert states(out) == [("ok", part) for part in parts]
     assert before == {path: path.read_bytes() for path in (tmp_path / "results" / "reference").rglob("*.json")}
     assert (tmp_path / "results" / "local" / "regression" / "records").is_dir()
@@ -73,11 +71,11 @@ def test_a_line_a_breach_and_exit_code_1(gate):
     lines = out.splitlines()
     assert (code, errors) == (1, "") and lines[-1].startswith("breaches in ")
     assert states(out) == [
-        ("ok", "function"), *[("breach", "complexity")] * len(ROWS), ("breach", "training"), ("ok", "training"),
+        *[("breach", "complexity")] * len(ROWS), ("breach", "training"), ("ok", "training"),
         ("again", "latency"), ("breach", "latency"),
     ]  # fmt: skip
-    assert "FLOPs (G) 91 instead of 90, conv 91 instead of 90" in lines[1] and "table1/hcformer-r50" in lines[1]
-    assert "final_loss 9.00 (allowed 13.50 to 16.50), stored seeds 15.00 to 15.00" in lines[1 + len(ROWS)]
+    assert "FLOPs (G) 91 instead of 90, conv 91 instead of 90" in lines[0] and "table1/hcformer-r50" in lines[0]
+    assert "final_loss 9.00 (allowed 13.50 to 16.50), stored seeds 15.00 to 15.00" in lines[len(ROWS)]
     assert "800 / 1000 ms = 0.800, n = 3 (allowed 0.480 to 0.750, stored 0.600)" in lines[-2]
 
 
@@ -90,11 +88,11 @@ def test_a_job_that_fails_is_a_breach(gate):
     failures = ["complexity hcformer r50: operator 'x' has no FLOPs handle", "latency of 2 models: ended with code 1"]
     code, out, _ = gate(failures=failures)
     assert code == 1 and ("breach", "latency") == states(out)[-1]
-    assert out.splitlines()[1].split() == "breach complexity hcformer r50: operator 'x' has no FLOPs handle".split()
+    assert out.splitlines()[0].split() == "breach complexity hcformer r50: operator 'x' has no FLOPs handle".split()
 
 
 def test_parts(gate):
-    assert states(gate("--part", "training", "--part", "function")[1]) == [("ok", "function"), ("ok", "training")]
+    assert states(gate("--part", "training", "--part", "latency")[1]) == [("ok", "training"), ("ok", "latency")]
     mistake(gate("--part", "trainin"), "part 'trainin'", "did you mean 'training'")
 
 
@@ -123,5 +121,5 @@ def test_interruption_shows_no_traceback(gate, bench, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(regression, "compare_function", interrupt)
+    monkeypatch.setattr(regression, "_measure_side_by_side", interrupt)
     assert bench("regression") == (130, "", "interrupted\n")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from bench.data.synthesis import synthetic
-from bench.data.synthesis.layouts import synthesize
 
 CATEGORIES = [  # not in order, with holes
     {"id": 90, "name": "wall", "isthing": 0},
@@ -20,21 +18,8 @@ CATEGORIES = [  # not in order, with holes
 
 
 @pytest.fixture(scope="session")
-def synthetic_root(tmp_path_factory) -> Path:
-    return synthetic.ensure(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="session")
-def generated_once(tmp_path_factory):
-    """generated_once(name) -> folder with eight generated images a split in that official layout; do not change it."""
-
-    @cache
-    def write(name: str) -> Path:
-        root = tmp_path_factory.mktemp("generated") / name
-        synthesize(name, root, images=8)
-        return root
-
-    return write
+def synthetic_root(written_once) -> Path:
+    return synthetic.ensure(written_once("cache", synthetic.ensure))
 
 
 @pytest.fixture

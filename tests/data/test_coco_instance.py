@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as rle
@@ -131,7 +131,6 @@ def runs(bits):
     return np.diff([0, *edges, len(bits)]).tolist()
 
 
-@settings(max_examples=60)
 @given(found=st.lists(st.tuples(st.sampled_from([3, 90]), shapes, st.sampled_from([0, 0, 1])), max_size=5))
 def test_masks_are_those_of_pycocotools(tmp_path_factory, found):
     tiny = Tiny(tmp_path_factory.mktemp("random") / "tiny")

@@ -4,7 +4,7 @@ import colorsys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
@@ -22,7 +22,6 @@ def _jittered(image, count: int) -> torch.Tensor:
     return torch.stack([jitter_colours(image, generator) for _ in range(count)])
 
 
-@settings(max_examples=300)
 @given(st.tuples(CHANNEL, CHANNEL, CHANNEL), st.floats(0.5, 1.5), st.floats(-0.1, 0.1))
 def test_hue_and_saturation_are_those_of_hsv(rgb, saturation, turn):
     hue, old, value = colorsys.rgb_to_hsv(*rgb)

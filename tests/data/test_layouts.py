@@ -16,7 +16,7 @@ from cityscapesscripts.helpers.labels import id2label
 from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from hotcoco.panoptic import pq_compute
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from panopticapi.evaluation import pq_compute_single_core
@@ -317,7 +317,6 @@ def test_readers_give_the_pictures(roots, name, split):
 # outlines
 
 
-@settings(max_examples=150)
 @given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
 def test_outlines_are_exact_for_pycocotools_and_pillow(mask):
     parts = list(outlines(mask))

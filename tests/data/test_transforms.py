@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
@@ -95,7 +95,6 @@ SIDES = st.integers(1, 90)
 MODES = st.sampled_from(["scale", "shorter_side"])
 
 
-@settings(max_examples=80)
 @given(SIDES, SIDES, st.integers(4, 70), st.integers(4, 70), MODES, st.booleans(), st.integers(0, 2**31))
 def test_augmentation_is_torchvisions(height, width, crop_height, crop_width, mode, disjoint, seed):
     sample = _random(height, width, disjoint)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO as FasterCOCO
 from faster_coco_eval import COCOeval_faster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO
@@ -143,7 +143,6 @@ def box_mask(box, size) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=40)
 @given(st.lists(st.tuples(things, detected), min_size=1, max_size=3))
 def test_any_instances(tmp_path_factory, scenes):
     """Overlapping boxes, crowds, images without objects or without detections, equal scores."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -208,7 +208,6 @@ def literal_panoptic(classes, masks, is_thing, object_threshold=0.8, overlap_thr
     return segmentation, kinds
 
 
-@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), queries=st.integers(1, 12), height=st.integers(1, 33), width=st.integers(1, 41))
 def test_panoptic_equals_the_literal_rule(seed, queries, height, width):
     generator = torch.Generator().manual_seed(seed)
@@ -262,7 +261,6 @@ def predictions(draw):
     return classes.float(), masks, (padded, image, (draw(st.integers(1, 110)), draw(st.integers(1, 110))))
 
 
-@settings(max_examples=150)
 @given(prediction=predictions(), objects=st.sampled_from([0.8, 0.3, 0.0]), overlap=st.sampled_from([0.8, 0.3]))
 def test_panoptic_of_few_resized_masks_equals_that_of_all(prediction, objects, overlap):
     classes, masks, sizes = prediction
@@ -272,7 +270,6 @@ def test_panoptic_of_few_resized_masks_equals_that_of_all(prediction, objects, o
     assert [segment["category"] for segment in result.segments] == kinds
 
 
-@settings(max_examples=100)
 @given(prediction=predictions(), top_k=st.sampled_from([1, 4, 100]))
 def test_instances_of_few_resized_masks_equal_those_of_all(prediction, top_k):
     classes, masks, sizes = prediction
@@ -284,7 +281,6 @@ def test_instances_of_few_resized_masks_equal_those_of_all(prediction, top_k):
     assert all(torch.equal(mask, inside) for mask, (_, _, inside) in zip(result.masks, expected, strict=True))
 
 
-@settings(max_examples=60)
 @given(prediction=predictions(), budget=st.sampled_from([1, 20_000, 2**19]))
 def test_masks_come_out_the_same_however_few_are_resized_at_once(prediction, budget):
     _, masks, sizes = prediction

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from hotcoco.panoptic import PanopticEval
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from panopticapi.evaluation import pq_compute_single_core
@@ -71,7 +71,6 @@ def by_panopticapi(folder, images: dict[int, tuple], categories=CATEGORIES) -> d
     return values
 
 
-@settings(max_examples=60)
 @given(st.lists(scenes, min_size=1, max_size=3))
 def test_any_label_maps(tmp_path_factory, drawn):
     """Void, crowds, images without segments, empty predictions, segments in pieces, wrong classes."""

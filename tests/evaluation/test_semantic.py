@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from bench.data.registry import open_split
-from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
 from bench.evaluation.evaluate import make_evaluator
 from bench.evaluation.image_results import ImageResults
@@ -48,10 +47,8 @@ def evaluate(dataset, predictions: list[np.ndarray], reverse=False) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def cityscapes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cityscapes")
-    synthesize("cityscapes", root / "data", images=8)
-    return open_split("cityscapes", "val", root / "data")
+def cityscapes(generated_once):
+    return open_split("cityscapes", "val", generated_once("cityscapes"))
 
 
 def official_cityscapes(folder, dataset, predictions: list[np.ndarray]) -> float:

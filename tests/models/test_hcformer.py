@@ -43,14 +43,14 @@ def narrow(method):
     return moved(hcformer(5, backbone, decoder_layers=2, num_queries=20, **sizes)).eval()
 
 
-def test_every_prediction_equals_the_reference(shared):
+def test_every_prediction_equals_the_reference():
     """Training mode returns the earlier predictions too, decoded; the reference's are at stride 32, undecoded."""
     model, expected = (
-        load_reference(shared, "tiny_hcformer_swin").train(),
-        reference_outputs(shared, "tiny_hcformer_swin"),
+        load_reference("tiny_hcformer_swin").train(),
+        reference_outputs("tiny_hcformer_swin"),
     )
     with torch.inference_mode():
-        prediction = model(reference_image(shared))
+        prediction = model(reference_image())
     assert relative_error(prediction.mask_logits, expected["pred_masks"]) < 1e-4
     assert len(prediction.intermediate) == 2
     assignments = tuple(expected[f"assign.{i}"] for i in range(3))

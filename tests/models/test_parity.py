@@ -8,8 +8,8 @@ from tests.reference import reference_outputs, relative_error, strip
 
 
 @pytest.mark.parametrize("unit", ["clustering", "clustering1"])
-def test_clustering_equals_the_reference(shared, unit):
-    tensors = reference_outputs(shared, "units")
+def test_clustering_equals_the_reference(unit):
+    tensors = reference_outputs("units")
     fine, coarse = tensors[f"{unit}.fine"], tensors[f"{unit}.coarse"]
     state = {f"clustering.0.{k}": v for k, v in strip(tensors, f"{unit}.state.").items()}
     module = Clustering(fine.shape[1], coarse.shape[1], 16)
@@ -17,8 +17,8 @@ def test_clustering_equals_the_reference(shared, unit):
     assert relative_error(module(fine, coarse), tensors[f"{unit}.out"]) < 1e-5
 
 
-def test_decoding_equals_the_reference(shared):
-    tensors = reference_outputs(shared, "units")
+def test_decoding_equals_the_reference():
+    tensors = reference_outputs("units")
     assert relative_error(decode(tensors["decode.x"], tensors["decode.assign"]), tensors["decode.out"]) < 1e-5
     assignments = tuple(tensors[f"upsampling.assign{i}"] for i in range(2))
     masks = tensors["upsampling.x"].unflatten(0, (3, 2)).transpose(0, 1).flatten(1, 2)  # 3 predictions, batch of 2

@@ -156,8 +156,8 @@ def test_deformable_downsampling_in_float32():
 
 
 @pytest.mark.parametrize(("unit", "kernel"), [("deform1", 1), ("deform3", 3)])
-def test_deformable_downsampling_equals_the_reference(shared, unit, kernel):
-    tensors = reference_outputs(shared, "units")
+def test_deformable_downsampling_equals_the_reference(unit, kernel):
+    tensors = reference_outputs("units")
     module = DeformableDownsampling(nn.Conv2d(6, 10, kernel, 2, padding=kernel // 2, bias=False))
     module.load_state_dict(strip(tensors, f"{unit}.state."))
     x = tensors[f"{unit}.x"]

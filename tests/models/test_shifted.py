@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import shifted
@@ -64,7 +64,6 @@ def assert_same(results, **tolerance):
         torch.testing.assert_close(ours, theirs, **tolerance)
 
 
-@settings(max_examples=60)
 @given(**CASES, scale=st.sampled_from([0.1, -0.1, 1.0, -5.0, 1e-2, 1e-3]))
 def test_clustering_equals_the_reference(size, batch, channels, layout, seed, scale):
     fine = LAYOUTS[layout](random(batch, channels, *size, seed=seed))
@@ -73,7 +72,6 @@ def test_clustering_equals_the_reference(size, batch, channels, layout, seed, sc
     assert_same(both_forms(cluster, fine, coarse, scale), rtol=1e-7, atol=1e-9)
 
 
-@settings(max_examples=60)
 @given(**CASES)
 def test_decoding_equals_the_reference(size, batch, channels, layout, seed):
     masks = LAYOUTS[layout](random(batch, channels, *half(size), seed=seed))
@@ -177,7 +175,7 @@ def run(code, **environment):
 
 def test_one_compilation_serves_all_sizes_of_coco():
     """Compiled for real: all padded shapes of COCO, then gradients. Three functions make three graphs."""
-    done = run(COMPILED)
+    done = run(COMPILED, TORCHINDUCTOR_VEC_ISA_OK="1")  # spares trying the processor's vector instructions one by one
     assert done.returncode == 0, done.stderr[-2000:]
     shapes, graphs = map(int, done.stdout.split())
     assert shapes > 15 and graphs == 3

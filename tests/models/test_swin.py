@@ -20,14 +20,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_features_equal_the_reference(shared, name):
-    state = strip(reference_state(shared, name, prefix="backbone."), "backbone.")
+def test_features_equal_the_reference(name):
+    state = strip(reference_state(name, prefix="backbone."), "backbone.")
     state = {key: value for key, value in state.items() if "clustering" not in key}
     model = CASES[name]().eval()
     model.load_state_dict(rename(state, SWIN))
     with torch.inference_mode():
-        features = model(reference_image(shared)).features
-    assert relative_error(features[3], reference_outputs(shared, name)["res5"]) < 1e-5
+        features = model(reference_image()).features
+    assert relative_error(features[3], reference_outputs(name)["res5"]) < 1e-5
 
 
 def randomised(model, seed=0):

@@ -60,9 +60,9 @@ def test_positions_have_the_precision_of_the_map():
     assert sine_positions(torch.zeros(1, 8, 2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_encoder_equals_the_reference(shared):
+def test_encoder_equals_the_reference():
     """Projection, GroupNorm(32) and two encoder layers, as HCFormer+ appends them to the backbone."""
-    tensors = reference_outputs(shared, "units")
+    tensors = reference_outputs("units")
     state = {f"backbone.aux.{name}": value for name, value in strip(tensors, "encoder.state.").items()}
     module = EncoderWithProjection(24, 32, layers=2, heads=4, hidden=48).eval()
     module.load_state_dict(strip(hcformer.FORMAT.to_ours(state), "encoder."))

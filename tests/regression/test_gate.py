@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from bench.errors import BenchError
 from bench.experiments import find_row
@@ -12,11 +11,8 @@ from bench.measure.complexity import flops as complexity
 from bench.measure.complexity import handles
 from bench.records import Store
 from bench.regression import gate as regression
-from bench.regression.checks import compare_complexity, compare_function, compare_latency, compare_training
+from bench.regression.checks import compare_complexity, compare_latency, compare_training
 from bench.run.jobs import Job, run_job
-from bench.training.criterion import SetCriterion
-from bench.training.pixel_criterion import PixelCriterion
-from models import deformable
 from tests.report import fakes
 
 DEFORM = "torchvision::deform_conv2d"
@@ -27,56 +23,7 @@ def breaches(findings):
     return [finding.text for finding in findings if finding.state == "breach"]
 
 
-# --- The three planted faults ---
-
-
-def test_wrong_offset_order(monkeypatch):
-    right = deformable.gathered_convolution
-
-    def swapped(x, offsets, modulation, conv):
-        return right(x, torch.stack((offsets[:, 1::2], offsets[:, 0::2]), 2).flatten(1, 2), modulation, conv)
-
-    monkeypatch.setattr(deformable, "gathered_convolution", swapped)
-    lines = breaches(compare_function())
-    assert [line.partition(":")[0] for line in lines] == [
-        "deformable downsampling", "hcformer, level 1", "hcformer, level 2", "hcformer, level 3",
-        "hcformer, standard decoder", "hcformer+", "hc_fcn_32s", "hc_pspnet", "hc_deeplabv3",
-    ], "the models with DCNv2, and no other"  # fmt: skip
-    assert lines[0].startswith("deformable downsampling: output differs by ")
-
-
-@pytest.mark.parametrize("term", ["loss_class", "loss_mask", "loss_dice", "loss_scale"])
-def test_dropped_loss_term(monkeypatch, term):
-    right = SetCriterion.forward
-    monkeypatch.setattr(
-        SetCriterion, "forward",
-        lambda *arguments: {name: x for name, x in right(*arguments).items() if not name.startswith(term)},
-    )  # fmt: skip
-    where = "7 of 18 models, first: hcformer, level 1"  # those with clustering
-    if term != "loss_scale":
-        where = "12 of 18 models, first: hcformer, level 0"
-    assert breaches(compare_function()) == [f"{term} is gone (in {where})"]
-
-
-def test_loss_term_without_weight(monkeypatch):
-    monkeypatch.setattr(SetCriterion.__init__, "__defaults__", (12544, 2.0, 5.0, 0.0, 0.1, 0.1))
-    assert breaches(compare_function()) == [
-        "loss_dice differs by 1.0e+00 (in 12 of 18 models, first: hcformer, level 0)"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("term", "where"),
-    [("loss_pixel", "6 of 18 models, first: fpn"), ("loss_auxiliary", "2 of 18 models, first: fpn"),
-     ("loss_scale", "3 of 18 models, first: hc_fcn_32s")],
-)  # fmt: skip
-def test_dropped_loss_term_of_pixels(monkeypatch, term, where):
-    right = PixelCriterion.forward
-    monkeypatch.setattr(
-        PixelCriterion, "forward",
-        lambda *arguments: {name: x for name, x in right(*arguments).items() if name != term},
-    )  # fmt: skip
-    assert breaches(compare_function()) == [f"{term} is gone (in {where})"]
+# --- Planted faults (those of layers and losses: test_cases.py) ---
 
 
 class PoolHere:
@@ -95,15 +42,27 @@ class PoolHere:
         return failures
 
 
-@pytest.fixture
-def counted(tmp_path, monkeypatch):
-    """counted() -> the gate's findings for one row, whose stored count is of the same two images."""
+@pytest.fixture(scope="module")
+def two_images():
+    """Only the first two images are counted."""
     images = complexity.counted_images(find_row(ROW))[:2]
-    monkeypatch.setattr(complexity, "counted_images", lambda _: images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(complexity, "counted_images", lambda _: images)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stored(two_images, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("stored"))
+    run_job(Job("complexity", (find_row(ROW),), str(store.path)), lambda *_: None)
+    return store
+
+
+@pytest.fixture
+def counted(stored, tmp_path, monkeypatch):
+    """counted() -> the gate's findings for one row, whose stored count is of the same two images."""
     monkeypatch.setattr(regression, "ROWS", (ROW,))
     monkeypatch.setattr(regression, "JobPool", PoolHere)
-    stored = Store(tmp_path / "stored")
-    run_job(Job("complexity", (find_row(ROW),), str(stored.path)), lambda *_: None)
 
     def run():
         shown = []
@@ -207,7 +166,6 @@ def test_one_gate_at_a_time(counted, tmp_path):
 
 def test_reference_store_has_what_the_gate_compares_with(monkeypatch, tmp_path):
     """And it is looked at before anything is measured."""
-    monkeypatch.setattr(regression, "compare_function", lambda: iter(()))
     monkeypatch.setattr(regression, "_measure_side_by_side", lambda *_: iter(()))
     monkeypatch.setattr(regression, "_measure_latency", lambda *_: iter(()))
     stored = Store(Path(__file__).parents[2] / "results" / "reference")

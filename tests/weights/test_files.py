@@ -177,7 +177,7 @@ def samples(tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_truncated_files(writer, samples, tmp_path, data):
     content = samples[writer]
@@ -187,7 +187,7 @@ def test_truncated_files(writer, samples, tmp_path, data):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_bytes_are_refused_or_read(writer, samples, tmp_path, data):
     content = bytearray(samples[writer])

@@ -1,13 +1,12 @@
 """Names of published checkpoints: every entry of every reference model has its place in ours."""
 
-import json
-
 import pytest
 import torch
 
 from bench.experiments.experiment import experiment
 from bench.weights.formats import FORMATS
 from bench.zoo import build_model
+from tests.reference import reference_names
 from tests.weights.checkpoints import PUBLISHED
 
 METHODS = {
@@ -39,10 +38,9 @@ MODELS = {
 }
 
 
-def names_of(shared, model):
+def names_of(model):
     """Official names and shapes, without the entries that have no place in our models."""
-    entries = json.loads((shared / "reference" / "names" / f"{model}.json").read_text())
-    return {name: tuple(shape) for name, shape, *_ in entries if not name.endswith(WITHOUT_PLACE)}
+    return {name: shape for name, shape, _ in reference_names(model) if not name.endswith(WITHOUT_PLACE)}
 
 
 def the_experiment(model):
@@ -54,11 +52,11 @@ def the_experiment(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_names_and_shapes_are_ours(shared, model):
+def test_names_and_shapes_are_ours(model):
     chosen = the_experiment(model)
     with torch.device("meta"):
         ours = {name: tuple(value.shape) for name, value in build_model(chosen).state_dict().items()}
-        theirs = {name: torch.empty(shape) for name, shape in names_of(shared, model).items()}
+        theirs = {name: torch.empty(shape) for name, shape in names_of(model).items()}
     [kind] = [kind for kind in FORMATS if kind.recognise(theirs)]
     assert kind == PUBLISHED[chosen.method]
     renamed = kind.to_ours(theirs)

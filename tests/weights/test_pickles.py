@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -185,7 +185,6 @@ def test_arrays_without_type_or_numbers():
             load(b"\x80\x02" + content + b".").view()
 
 
-@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_noise_raises_only_what_is_announced(noise):
     base = pickle.dumps({"model": {"a": np.ones(2, np.float32)}}, protocol=2)
