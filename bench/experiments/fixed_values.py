@@ -18,13 +18,17 @@ HUE = 18 / 180  # turns H of HSV, up to this part of a circle (18 of OpenCV's 18
 
 def fixed_values(recipe: Recipe, backbone: Backbone) -> list[tuple[str, object, str]]:
     """(name, value, source) of what is the same in every recipe and therefore no field of `Recipe`."""
-    known = isinstance(backbone.normalisation, Normalisation)
+    mean: object = "its own"
+    std: object = "its own"
+    source = "timm's configuration of the model"
+    if isinstance(backbone.normalisation, Normalisation):
+        mean, std, source = backbone.normalisation.mean, backbone.normalisation.std, "reference configuration"
     values = [
         ("oversampling", OVERSAMPLE_RATIO, "of the points of the mask loss: reference configuration"),
         ("importance", IMPORTANCE_RATIO, "share of the most uncertain points: reference configuration"),
         ("flip", FLIP, "probability, left to right: paper D.2, Mask2Former's configuration"),
-        ("pixel_mean", backbone.normalisation.mean if known else "its own", "reference configuration"),
-        ("pixel_std", backbone.normalisation.std if known else "its own", "reference configuration"),
+        ("pixel_mean", mean, source),
+        ("pixel_std", std, source),
     ]
     values += [
         ("padding", "mean colour", "ours; Mask2Former's configuration: grey, 128"),
