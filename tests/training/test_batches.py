@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data.coco import Sample
-from bench.data.transforms import augment
+from bench.data.transforms import IMAGENET, augment
 from bench.errors import BenchError
 from bench.experiments import RECIPES
 from bench.training.batches import (
@@ -84,7 +84,7 @@ def test_shares_make_up_the_batch(size):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_batches_loaded_ahead_are_the_same(workers):
-    loaded = list(load_batches(Images(), RECIPE, 1, 2, range(1, 3), workers, pin=False))
+    loaded = list(load_batches(Images(), RECIPE, 1, 2, range(1, 3), workers, pin=False, fill=IMAGENET.mean))
     assert len(loaded) == 3
     for iteration, batch in enumerate(loaded, start=2):
         assert_same(batch, make_batch(Images(), RECIPE, 1, iteration, range(1, 3)))
@@ -93,7 +93,7 @@ def test_batches_loaded_ahead_are_the_same(workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_sample_is_one_line(workers):
     images = Images(broken=(batch_indices(9, 4, 0, 1)[2],))
-    batches = load_batches(images, RECIPE, 0, 0, range(4), workers, pin=False)
+    batches = load_batches(images, RECIPE, 0, 0, range(4), workers, pin=False, fill=IMAGENET.mean)
     if images.broken[0] not in batch_indices(9, 4, 0, 0):
         next(batches)
     with pytest.raises(BenchError, match=r"^image \d is broken: get it again$"):
@@ -107,7 +107,7 @@ class Killed(Images):
 
 def test_killed_loading_process_is_one_line():
     with pytest.raises(BenchError, match=r"^(?!.*\n)a process that loads images was killed"):
-        next(load_batches(Killed(), RECIPE, 0, 0, range(4), 1, pin=False))
+        next(load_batches(Killed(), RECIPE, 0, 0, range(4), 1, pin=False, fill=IMAGENET.mean))
 
 
 def test_loading_process_leaves_signals_to_the_training():
@@ -117,7 +117,7 @@ def test_loading_process_leaves_signals_to_the_training():
             os.kill(os.getpid(), signal.SIGINT)
             return super().__getitem__(index)
 
-    assert len(list(load_batches(Signalled(), RECIPE, 0, 3, range(4), 1, pin=False))) == 2
+    assert len(list(load_batches(Signalled(), RECIPE, 0, 3, range(4), 1, pin=False, fill=IMAGENET.mean))) == 2
 
 
 @pytest.mark.parametrize(
