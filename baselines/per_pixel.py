@@ -9,8 +9,6 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from models.per_pixel import ATROUS_RATES, DeepLabHead, PerPixelModel, PSPHead, auxiliary_head_of
 
-DILATED_STAGES = 2  # for output stride 8
-
 
 def fcn_32s(num_classes: int, backbone: nn.Module, auxiliary: bool = False) -> PerPixelModel:
     """FCN-32s (Long et al. 2015): one hidden 3x3 convolution and a linear classifier, no trained upsampling.

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
-from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_for, recipe_hash, test_resizing
+from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_for, recipe_hash, sides_at_test
 from bench.files import write_atomically
 
 SCHEMA = 1
@@ -101,7 +101,7 @@ class Record:
         if self.kind == "accuracy":
             return recipe_hash(dict(self.recipe or {})) == recipe_for(self.experiment).hash
         names = ("test_shorter_side", "test_longer_side")
-        today = dict(zip(names, test_resizing(self.experiment), strict=True))
+        today = dict(zip(names, sides_at_test(self.experiment), strict=True))
         return all(self.details.get(name, side) == side for name, side in today.items())
 
     def to_dict(self) -> dict:

@@ -5,7 +5,6 @@ The module of a model, with the package that it needs (timm, transformers), is i
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from bench.experiments.backbones import Backbone, Normalisation, get_backbone
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.methods import get_method
+from bench.loading import load_object
 
 FACTORS = ("hierarchical_level", "decoder_layers", "num_queries", "transformer_decoder", "encoder_layers")
 
@@ -51,12 +51,6 @@ def normalisation_of(backbone: Backbone) -> Normalisation:
     if isinstance(backbone.normalisation, Normalisation):
         return backbone.normalisation
     return Normalisation(*load_object(backbone.normalisation)(**backbone.arguments))
-
-
-def load_object(name: str) -> Callable:
-    """What "module:name" stands for."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
 
 
 def _build_backbone(experiment: Experiment, drop_path: float) -> nn.Module:

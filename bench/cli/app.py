@@ -69,7 +69,7 @@ for _panel, _commands in _panels.items():
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="bench")
     except BenchError as error:
         _fail(str(error))
     except OSError as error:

@@ -48,6 +48,7 @@ def launch(
     """
     from bench.experiments.tables import get_table
     from bench.run.launch.plan import Setup, check_shares, find_trainings
+    from bench.run.plan import check_backbones
 
     _check(backend, nodes, partition, hours)
     folder = stores.open_store(store)
@@ -58,6 +59,7 @@ def launch(
     if not trainings:
         raise BenchError(f"{table} has no trainings at {scale} scale: give another --scale")
     missing = [training for training in trainings if training.state != "done"]
+    check_backbones([training.experiment for training in missing])
     busy = _busy(missing, setup, backend, dry_run)
     todo = [training for training in missing if training not in busy]
     typer.echo(f"{table} at {scale} scale: {len(trainings)} trainings, {len(trainings) - len(missing)} done, "

@@ -107,6 +107,7 @@ def run(
         raise BenchError(
             "give a TABLE, or a checkpoint with --weights, to which alone --method and such options belong"
         )
+    _check_reference(reference)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the jobs are ended
     try:
         if weights is None:
@@ -132,9 +133,12 @@ def run(
 
 def report(table: PageName, store: options.Store = None, reference: options.Reference = None) -> None:
     """Write and print the table, or with TABLE 'claims' the paper's claims, from the records that are there."""
-    if store is not None and not store.is_file() and not (store / "records").is_dir():
+    folder = stores.open_store(store).path
+    if not (folder / "records").is_dir():
         measured = "table1" if table == CLAIMS else table
-        raise BenchError(f"{store} holds no records: give a store with --store, or measure with 'bench run {measured}'")
+        raise BenchError(
+            f"{folder} holds no records: give a store with --store, or measure with 'bench run {measured}'"
+        )
     if table == CLAIMS:
         from bench.report.write import write_claims
 
@@ -151,7 +155,16 @@ def _report(table: str, folder: Path | None, reference: Path | None) -> None:
 
 
 def _page(table: str, folder: Path | None, reference: Path | None) -> str:
-    return _write(table, folder, reference)[1].read_text(encoding="utf-8")
+    """The page on the way; what is wrong with it does not end the run, whose end says it again."""
+    try:
+        return _write(table, folder, reference)[1].read_text(encoding="utf-8")
+    except BenchError as error:
+        return f"no page yet: {error}"
+
+
+def _check_reference(reference: Path | None) -> None:
+    if reference is not None and not reference.is_dir():
+        raise BenchError(f"{reference} is not a folder: give an existing store with --reference")
 
 
 def _write(table: str, folder: Path | None, reference: Path | None) -> list[Path]:
@@ -159,8 +172,7 @@ def _write(table: str, folder: Path | None, reference: Path | None) -> list[Path
     from bench.records import Store
     from bench.report.write import GIT_IGNORED_STORE, write_overview, write_report
 
-    if reference is not None and not reference.is_dir():
-        raise BenchError(f"{reference} is not a folder: give an existing store with --reference")
+    _check_reference(reference)
     reference = reference or stores.RESULTS / "reference"
     store = stores.open_store(folder)
     written = write_report(table, store, Store(reference) if reference.is_dir() else None)

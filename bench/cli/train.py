@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from bench.cli import options, stores
+from bench.experiments.recipe import CHOICES
 
 PLAIN_REPORT_SECONDS = 20.0
 MAX_SEED = 2**32 - 1
-PRECISIONS = ("float32", "bf16", "fp16")
+PRECISIONS = CHOICES["precision"]
 
 
 def train(
@@ -44,9 +45,10 @@ def train(
     from bench.experiments.recipe import recipe_for
     from bench.experiments.tables import find_row
     from bench.run.jobs import TRY_AGAIN, Job, run_job
-    from bench.run.plan import root_of
+    from bench.run.plan import check_backbones, root_of
 
     experiment = find_row(row)
+    check_backbones([experiment])
     if precision is not None and precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     stop = _StopRequest()

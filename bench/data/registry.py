@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from bench.data import semantic
@@ -12,6 +11,7 @@ from bench.data.coco_instance import CocoInstance
 from bench.data.synthesis import synthetic
 from bench.errors import BenchError
 from bench.experiments.datasets import Dataset, get_dataset
+from bench.loading import load_object
 
 Split = CocoPanoptic | CocoInstance | semantic.SemanticImages
 
@@ -57,7 +57,9 @@ def open_split(
     info = get_dataset(name)
     folder, split = dataset_root(name, root, progress), full_name(info, split)
     try:
-        dataset = _reader(info)(folder, split, complete=complete, **({"cache": True} if info.generated else {}))
+        dataset = load_object(info.reader)(
+            folder, split, complete=complete, **({"cache": True} if info.generated else {})
+        )
     except BenchError as error:
         if info.generated:
             raise BenchError(
@@ -67,11 +69,6 @@ def open_split(
     if info.task != "semantic":
         _refuse_other_classes(dataset, info)
     return dataset
-
-
-def _reader(info: Dataset) -> Callable[..., Split]:
-    module, _, function = info.reader.partition(":")
-    return getattr(import_module(module), function)
 
 
 def _refuse_other_classes(dataset: CocoPanoptic | CocoInstance, info: Dataset) -> None:
@@ -92,7 +89,7 @@ def split_fingerprint(name: str, split: str, root: Path | None = None) -> str:
     info = get_dataset(name)
     folder, split = dataset_root(name, root), full_name(info, split)
     if info.task == "semantic":
-        return _reader(info)(folder, split, complete=False).fingerprint()
+        return load_object(info.reader)(folder, split, complete=False).fingerprint()
     return fingerprint(folder, split, "instances" if info.task == "instance" else "panoptic")
 
 

@@ -136,14 +136,14 @@ def _padded(image: Tensor, size: tuple[int, int], fill: Sequence[float]) -> Tens
 
 
 def resize_image(image: Tensor, shorter_side: int | None, longer_side: int | None) -> Tensor:
-    """A test image uint8 [3, H, W] resized by `test_size`; unchanged where shorter_side is None."""
+    """A test image uint8 [3, H, W] resized by `size_at_test`; unchanged where shorter_side is None."""
     if shorter_side is None:
         return image
-    new = test_size(*image.shape[1:], shorter_side, longer_side)
+    new = size_at_test(*image.shape[1:], shorter_side, longer_side)
     return F.resize(image, list(new), InterpolationMode.BILINEAR, antialias=True)
 
 
-def test_size(height: int, width: int, shorter_side: int, longer_side: int) -> tuple[int, int]:
+def size_at_test(height: int, width: int, shorter_side: int, longer_side: int) -> tuple[int, int]:
     """Size (height, width) of a test image by the Mask R-CNN rule, rounded to the nearest pixel."""
     factor = min(shorter_side / min(height, width), longer_side / max(height, width))
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))

@@ -86,7 +86,7 @@ def get_backbone(name: str) -> Backbone:
     if isinstance(name, str) and name.startswith(TIMM):
         return _of_timm(name)
     if name not in BACKBONES:
-        raise unknown_name("backbone", str(name), BACKBONES)
+        raise unknown_name("backbone", str(name), (*BACKBONES, "timm:NAME"))
     return BACKBONES[name]
 
 
@@ -95,7 +95,11 @@ def _of_timm(name: str) -> Backbone:
     model = name.removeprefix(TIMM)
     if not model or not all(c.isascii() and (c.isalnum() or c in "._") for c in model):
         raise BenchError(f"'{name}' names no model of timm: write timm:NAME, e.g. timm:convnext_tiny")
-    untrained: Values = {"pretrained": Value(False, "ours: weights of timm are not fetched; give a file with yours")}
+    untrained: Values = {
+        "pretrained": Value(False, "ours: weights of timm are not fetched"),
+        "backbone_multiplier": Value(1.0, "ours: nothing is pretrained, so the backbone learns at the full rate"),
+        "drop_path": Value(0.0, "ours: none"),
+    }
     return Backbone(
         name, model, "models.backbones.timm_pyramid:timm_pyramid", "timm", {"name": model}, scales=("paper", "small"),
         normalisation="models.backbones.timm_pyramid:timm_normalisation", recipe=untrained,

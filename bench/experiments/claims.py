@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.errors import BenchError, unknown_name
+from bench.experiments.experiment import Experiment
 from bench.experiments.published import PUBLISHED, checked, load_toml, one_paragraph
 from bench.experiments.table import COLUMNS, LABELS
 from bench.experiments.tables import table_and_row
@@ -60,6 +61,18 @@ class Claim:
 def get_claims() -> dict[str, Claim]:
     """All claims by id, in the order of their page."""
     return load_claims()
+
+
+@cache
+def compared_latencies() -> dict[Experiment, tuple[Experiment, ...]]:
+    """What claims compare the latency of an experiment with, where both are built here."""
+    compared: dict[Experiment, tuple[Experiment, ...]] = {}
+    for claim in get_claims().values():
+        for case in claim.cases:
+            first, *others = (table_and_row(name)[1].experiment for name in case.rows)
+            if first and COLUMNS[case.metric].kind == "latency":
+                compared[first] = (*compared.get(first, ()), *(other for other in others if other))
+    return compared
 
 
 def load_claims(folder: Path = PUBLISHED) -> dict[str, Claim]:

@@ -13,7 +13,7 @@ TRANSFORMER_DECODERS = ("masked", "standard")
 
 
 @dataclass(frozen=True)
-class Case:
+class DefaultWhere:
     """A default that holds instead where every named field of the experiment has one of these values."""
 
     value: int | str
@@ -32,7 +32,7 @@ class Factor:
     value: int | str
     source: str
     small: int | str | None = None
-    cases: tuple[Case, ...] = ()
+    cases: tuple[DefaultWhere, ...] = ()
     fixed: bool = False
     low: int = 1
     high: int = 64
@@ -112,11 +112,11 @@ _HCFORMER = {
     "hierarchical_level": _CLUSTERED,
     "decoder_layers": Factor(
         8, "paper 3.1: 8; reference configuration: 9 on Cityscapes and with standard decoder", small=3,
-        cases=(Case(9, {"dataset": ("cityscapes",)}), Case(9, {"transformer_decoder": ("standard",)})),
+        cases=(DefaultWhere(9, {"dataset": ("cityscapes",)}), DefaultWhere(9, {"transformer_decoder": ("standard",)})),
     ),
     "num_queries": Factor(
         100, "paper D.1, D.2: 100, 200 with Swin-L on COCO", small=20, high=10_000,
-        cases=(Case(200, {"backbone": ("swin_l",), "dataset": COCO}),),
+        cases=(DefaultWhere(200, {"backbone": ("swin_l",), "dataset": COCO}),),
     ),
     "downsampling": _DCNV2,
     "transformer_decoder": Factor("masked", "paper 3.1"),
@@ -140,7 +140,7 @@ _MASKFORMER = _MASK2FORMER | {
     "num_queries": Factor(100, _OWN, small=20, high=10_000),
     "transformer_decoder": Factor("standard", "its paper", fixed=True),
     # The pixel decoder has the encoder with ResNets on COCO only.
-    "encoder_layers": Factor(0, _OWN, small=2, low=0, cases=(Case(6, {"backbone": RESNETS, "dataset": COCO}),)),
+    "encoder_layers": Factor(0, _OWN, small=2, low=0, cases=(DefaultWhere(6, {"backbone": RESNETS, "dataset": COCO}),)),
 }
 _PIXELS = {
     "hierarchical_level": _UNCLUSTERED,

@@ -180,12 +180,13 @@ PIXELS_ON_CITYSCAPES: Values = {
 def variations(dataset: "Dataset", scale: str, method: "Method", backbone: "Backbone") -> Values:
     """What differs from the data set's recipe for one method and backbone, as the paper varies it."""
     values = dataset.recipes[scale]
+    of_backbone = {**backbone.recipe, **backbone.recipe_on.get(dataset.name, {})} if scale == "paper" else {}
     if method.predicts == "pixels":
         unused = {name: Value(values[name].value, _UNUSED) for name in _OF_MASKS}
-        return unused | (_PER_PIXEL | dataset.recipe_of_pixels if scale == "paper" else {})
+        return unused | (_PER_PIXEL | dataset.recipe_of_pixels if scale == "paper" else {}) | of_backbone
     if scale != "paper":
         return {}
-    changed = {**backbone.recipe, **backbone.recipe_on.get(dataset.name, {})}
+    changed = dict(of_backbone)
     doubled = [method.label] if method.doubled_iterations else []
     doubled += [backbone.label] if dataset.name in backbone.doubled_iterations else []
     if doubled:

@@ -133,7 +133,7 @@ def _varied(experiment: Experiment) -> Values:
     return variations(get_dataset(experiment.dataset), experiment.scale, method, backbone)
 
 
-def test_resizing(experiment: Experiment) -> tuple[int | None, int | None]:
+def sides_at_test(experiment: Experiment) -> tuple[int | None, int | None]:
     """Shorter side of a test image and the most its longer side may be, in pixels; (None, None) keeps the size."""
     recipe = recipe_for(experiment)
     return recipe.test_shorter_side, recipe.test_longer_side

@@ -10,6 +10,8 @@ from bench.experiments.methods import METHODS, get_method
 from bench.experiments.published import Note
 from bench.experiments.recipe import recipe_for
 
+BASE_METHOD = "maskformer"  # whose latency the others' are compared with, as the paper does
+
 
 @dataclass(frozen=True)
 class Column:
@@ -31,7 +33,7 @@ class Row:
     """One row. `number` counts from 1 in the paper's order; `experiment` is None for a method not built here.
 
     name: what the row is called after its table, "hcformer-r50" in table1/hcformer-r50.
-    base: number of the row that its latency is compared with, instead of MaskFormer's with the same backbone.
+    base: number of the row that its latency is compared with, instead of `BASE_METHOD`'s with the same backbone.
     """
 
     number: int
@@ -77,6 +79,11 @@ class PaperTable:
     printed: bool = True
 
     @property
+    def file_name(self) -> str:
+        """Of its pages, without ending; also on disks that know no colon."""
+        return self.name.replace(":", "_")
+
+    @property
     def small_rows(self) -> tuple[Row, ...]:
         return tuple(row for block in self.small_blocks for row in block.rows)
 
@@ -100,7 +107,8 @@ class PaperTable:
             return next(other for other in self.rows if other.number == row.base)
         if row.experiment is None:
             return None
-        return next((r for r in self.rows if (r.method, r.backbone) == ("MaskFormer", row.backbone)), None)
+        alike = (other for other in self.rows if other.backbone == row.backbone)
+        return next((r for r in alike if r.experiment and r.experiment.method == BASE_METHOD), None)
 
     def measurements(self, scale: str = "small") -> tuple[Measurement, ...]:
         """Everything to measure: what the table has columns for, of all rows, then accuracy at `scale`, seed by seed.

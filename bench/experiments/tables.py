@@ -53,8 +53,8 @@ def table_and_row(name: str) -> tuple[PaperTable, Row]:
     if not slash:
         raise BenchError(f"'{name}' names no row of a table: write TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50")
     table = get_table(of_table)
-    if row_name.partition("-")[2].startswith(TIMM):
-        table = _table(of_table.partition("@")[0], row_name.split("-")[1])
+    if "@" not in of_table and row_name.partition("-")[2].startswith(TIMM):
+        table = _table(of_table, row_name.split("-")[1])
     rows = {row.name: row for row in (*table.rows, *table.small_rows)}
     if row_name not in rows:
         raise unknown_name(f"row of {of_table}", row_name, rows)
@@ -71,7 +71,7 @@ def find_row(name: str) -> Experiment:
     """
     row = table_and_row(name)[1]
     if row.experiment is None:
-        raise BenchError(f"{row.method} of {name} is not built here: choose another row, `bench plan` lists them")
+        raise BenchError(f"{row.method} of {name} is not built here: choose another row, `bench list rows` has them")
     return row.experiment
 
 
@@ -81,23 +81,34 @@ def row_names(table: PaperTable) -> dict[str, Experiment]:
 
 
 def latency_bases(experiment: Experiment) -> tuple[Experiment, ...]:
-    """What any table compares the latency of this experiment with, in the tables' order; not itself.
+    """What any table or claim compares the latency of this experiment with, in the tables' order; not itself.
 
     Of one that no table declares: any table with its backbone.
     """
+    from bench.experiments.claims import compared_latencies  # which finds its rows here
+
     if experiment.scale != "paper":
         return ()
     tables = [table for table in TABLES.values() if table.has_row(experiment)]
-    tables = tables or [_table(name, experiment.backbone) for name in TABLES]
+    tables = tables or list(_tables_with(experiment.backbone))
     rows = [(table, row) for table in tables for row in table.rows if row.experiment == experiment]
     bases = dict.fromkeys(base.experiment for table, row in rows if (base := table.base_of(row)))
+    bases |= dict.fromkeys(compared_latencies().get(experiment, ()))
     return tuple(e for e in bases if e and e != experiment and get_method(e.method).timed)
+
+
+def _tables_with(backbone: str) -> Iterator[PaperTable]:
+    """All tables that can have the backbone, with it."""
+    for name in TABLES:
+        try:
+            yield _table(name, backbone)
+        except BenchError:  # none of its methods is built on it
+            continue
 
 
 def names_for_find_row(table: PaperTable) -> dict[Experiment, str]:
     """What `find_row` takes for each experiment of the table."""
-    name = table.name.replace("@timm_", f"@{TIMM}")
-    return {experiment: f"{name}/{row}" for row, experiment in row_names(table).items()}
+    return {experiment: f"{table.name}/{row}" for row, experiment in row_names(table).items()}
 
 
 @cache
@@ -107,7 +118,11 @@ def _table(name: str, backbone_name: str | None = None) -> PaperTable:
     declared, backbone = DECLARATIONS[name], None if backbone_name is None else get_backbone(backbone_name)
     printed = load_rows(name) if declared.printed else []
     if backbone:
-        printed = _with_backbone(printed, backbone)
+        printed = _with_backbone(printed, backbone) if "paper" in backbone.scales else []
+        if not printed:
+            raise BenchError(
+                f"no row of {name} can have the backbone '{backbone.name}': `bench list backbones` has others"
+            )
     numbers = {row.name: number for number, row in enumerate(printed, start=1)}
     rows = [replace(build_row(numbers[row.name], row, declared.dataset), base=numbers.get(row.base)) for row in printed]
     built = [row for row, of in zip(printed, rows, strict=True) if of.experiment]
@@ -119,8 +134,9 @@ def _table(name: str, backbone_name: str | None = None) -> PaperTable:
     table = PaperTable(name, declared.title, declared.dataset, declared.columns, tuple(rows), tuple(blocks), notes)
     if backbone is None:
         return replace(table, printed=declared.printed)
-    name = f"{name}@{backbone.name.replace(':', '_')}"
-    return replace(table, name=name, title=f"{table.title}, with {backbone.label}", notes=(), printed=False)
+    return replace(
+        table, name=f"{name}@{backbone.name}", title=f"{table.title}, with {backbone.label}", notes=(), printed=False
+    )
 
 
 def _small_block(small: SmallModels, built: list[PrintedRow], first: int, backbone: Backbone | None) -> SmallBlock:

@@ -23,7 +23,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.methods import get_method
 from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
-from bench.measure.inference import prepare_for_inference
+from bench.measure.inference import batch_norms_text, prepare_for_inference
 from bench.measure.measured import Measured
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
@@ -87,11 +87,14 @@ def measure_accuracy(
     if per_pixel:
         model.auxiliary_head = None  # of the training alone
 
+    # Of the small scale, which is not folded, nothing is said: its evaluations go on as they began.
+    folded = {"batch_norms": batch_norms_text(True)} if experiment.scale == "paper" else {}
     evaluated = {
         "training": identity,
         "final_loss": result.final_loss,  # of another training on the same recipe it is another one
         "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
         "post_processing": POST_PROCESSING,
+        **folded,
     }
     resizing = recipe.test_shorter_side, recipe.test_longer_side
     ready = prepare_for_inference(model, world.device, fold=True, many_images=True) if at_paper_scale else model
@@ -122,6 +125,7 @@ def measure_accuracy(
         "train_fingerprint": data,
         "val_fingerprint": evaluated["val_fingerprint"],
         "post_processing": POST_PROCESSING,
+        **folded,
         "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
     }

@@ -20,7 +20,7 @@ from bench.evaluation.image_results import image_results
 from bench.evaluation.overlay import draw_overlay, label_segments
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
-from bench.experiments.recipe import test_resizing
+from bench.experiments.recipe import sides_at_test
 from bench.files import whole_file
 from bench.measure.result_files import result_files
 from bench.training.engine import MEMORY_FORMAT
@@ -69,7 +69,7 @@ def predict_images(
     images, out = [Path(path) for path in images], Path(out)
     task, classes = get_dataset(experiment.dataset).task, classes_of(experiment.dataset)
     check_images(images, out, task, raw)
-    sizes = (None, None) if native_size else test_resizing(experiment)
+    sizes = (None, None) if native_size else sides_at_test(experiment)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

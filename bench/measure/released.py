@@ -10,7 +10,7 @@ from bench.errors import BenchError
 from bench.evaluation.image_log import ImageLog
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
-from bench.experiments.recipe import POST_PROCESSING, test_resizing
+from bench.experiments.recipe import POST_PROCESSING, sides_at_test
 from bench.machine import default_device
 from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
 from bench.measure.complexity.flops import count_parameters
@@ -67,7 +67,7 @@ def measure_released(
     device = default_device()
     parameters, at_paper_scale = count_parameters(model), experiment.scale == "paper"
     model = prepare_for_inference(model, device, fold=at_paper_scale, many_images=at_paper_scale)
-    resizing = test_resizing(experiment)
+    resizing = sides_at_test(experiment)
     details = {
         "weights": facts,
         "test_shorter_side": resizing[0],

@@ -6,7 +6,7 @@ from math import isclose, nan
 from statistics import median
 
 from bench.errors import BenchError
-from bench.records import Record
+from bench.records import Record, samples_beside
 
 EXACT = 1e-9  # relative
 # At least so far on either side of the range of the seeds: points, and a share of the loss.
@@ -80,9 +80,11 @@ def compare_latency(over: Record, under: Record, stored: float, last: bool) -> F
 
 def latency_ratio(over: Record, under: Record) -> float:
     """Of the networks' medians. Raises BenchError unless both were timed in one run on a CPU."""
-    if over.details["run"] != under.details["run"] or over.details["device"] != "cpu":
+    name = "latency_network"
+    beside = over.samples.get(samples_beside(name, under.experiment))
+    if over.details["device"] != "cpu" or not (beside or over.details["run"] == under.details["run"]):
         raise BenchError(
             f"latencies of {over.experiment.key} and {under.experiment.key} are not of one run on a CPU: give a store "
             "where they are with --store, or measure there with 'bench run table1 --force'"
         )
-    return over.metrics["latency_network"]["value"] / under.metrics["latency_network"]["value"]
+    return over.metrics[name]["value"] / (median(beside) if beside else under.metrics[name]["value"])

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from statistics import median
 
 from bench.experiments.methods import get_method
-from bench.experiments.table import LABELS, Column, PaperTable, Row
+from bench.experiments.table import BASE_METHOD, LABELS, Column, PaperTable, Row
 from bench.records import Record, samples_beside
 from bench.report.cells import Cell, TableCells
 from bench.report.text import align, in_brackets, machine, number, row_table, threads, with_range
@@ -111,7 +111,9 @@ def _compared(table: PaperTable) -> str:
     compared: dict[str, list[str]] = {}
     for row in table.rows:
         if (base := table.base_of(row)) and get_method(row.experiment.method).timed:
-            declared = f"row {base.number} ({base.method})" if row.base else "MaskFormer with the same backbone"
+            declared = (
+                f"row {base.number} ({base.method})" if row.base else f"{LABELS[BASE_METHOD]} with the same backbone"
+            )
             compared.setdefault(declared, []).append(str(row.number))
     if len(compared) == 1:
         return next(iter(compared))

@@ -94,7 +94,7 @@ def notes_link(table: PaperTable, kind: str, folder: str = "tables") -> str:
     """Link to the notes below the block of a record kind; says so where the table has none."""
     if not any(note.kind == kind for note in table.notes):
         return "no note"
-    return f"[notes]({folder}/{table.name}.md#{kind})"
+    return f"[notes]({folder}/{table.file_name}.md#{kind})"
 
 
 def render_overview(stores: Mapping[Path, StoreCells]) -> str:

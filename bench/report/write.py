@@ -27,8 +27,8 @@ COLUMNS = (
 def write_report(table_name: str, store: Store, reference: Store | None = None) -> list[Path]:
     """Write the CSV, markdown and LaTeX of one table from records alone; returns the paths of CSV and markdown.
 
-    The pages of claims and of all complexities are written anew with every table, and so are those of other tables that
-    are there already: they share records.
+    The pages of claims and of all complexities are written anew with every table, and so are those of other declared
+    tables that are there already: they share records.
     The reference columns stay empty when `reference` is None, absent, or the store itself.
     Raises BenchError for an unknown table or a damaged record.
     """
@@ -38,7 +38,7 @@ def write_report(table_name: str, store: Store, reference: Store | None = None) 
     tables = {of.name: of for of in (*TABLES.values(), table)}.values()  # also one with another backbone
     cells, folder = collect_cells(store, reference, tables), store.path / "tables"
     for name, of_table in cells.tables.items():
-        if name != table.name and (folder / f"{name}.md").exists():
+        if name != table.name and (folder / f"{of_table.table.file_name}.md").exists():
             _write_table(of_table, store)
     written = _write_table(cells.tables[table.name], store)
     _write_page(store.path / "claims.md", render_claims(cells))
@@ -94,7 +94,7 @@ def _percentile(cell: Cell) -> Cell:
 
 
 def _write_table(cells: TableCells, store: Store) -> list[Path]:
-    path = store.path / "tables" / f"{cells.table.name}.csv"
+    path = store.path / "tables" / f"{cells.table.file_name}.csv"
     write_atomically(path, render_csv(cells, store))
     write_atomically(path.with_suffix(".tex"), render_latex(cells))
     return [path, _write_page(path.with_suffix(".md"), render_markdown(cells))]

@@ -2,7 +2,7 @@
 
 `python -m bench.run.jobs '<job as JSON>'` prints one JSON object a line to standard output: progress
 {"done", "total", "label"}, last {"finished": true} or {"error": one line}. It ends when its standard input closes, so
-that no job outlives a runner that was killed.
+that no job outlives the run that started it.
 """
 
 import json
@@ -94,7 +94,7 @@ def emit(message: dict) -> None:
     try:
         print(json.dumps(message), flush=True)
     except BrokenPipeError:
-        os._exit(1)  # the runner is gone
+        os._exit(1)  # the run is gone
 
 
 def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) -> None:
@@ -188,7 +188,7 @@ def _measurer(
     return train
 
 
-def _end_with_the_runner() -> None:
+def _end_with_the_run() -> None:
     def wait() -> None:
         while os.read(0, 4096):  # not sys.stdin: Python aborts at its end when a thread holds that one's lock
             pass
@@ -198,7 +198,7 @@ def _end_with_the_runner() -> None:
 
 
 def main() -> None:
-    _end_with_the_runner()
+    _end_with_the_run()
     try:
         run_job(Job.from_json(sys.argv[1]), Reporter())
     except BenchError as error:

@@ -1,18 +1,19 @@
 """From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from bench.errors import BenchError
+from bench.experiments.backbones import get_backbone
 from bench.experiments.experiment import Experiment
 from bench.experiments.published import load_published
 from bench.experiments.recipe import recipe_for
 from bench.experiments.table import Measurement, PaperTable
-from bench.experiments.tables import names_for_find_row
+from bench.experiments.tables import latency_bases, names_for_find_row
 from bench.machine import available_cores
 from bench.records import Store
 from bench.run.jobs import Job
@@ -66,8 +67,8 @@ def _state(m: Measurement, table: PaperTable, store: Store) -> str:
     state = store.state(m.experiment, m.kind, m.seed)
     if m.kind != "latency" or state != "done":
         return state
-    bases = {table.base_of(row) for row in table.rows if row.experiment == m.experiment} - {None}
-    others = {base.experiment for base in bases} - {m.experiment}
+    compared = {table.base_of(row) for row in table.rows if row.experiment == m.experiment} - {None}
+    others = {base.experiment for base in compared}.intersection(latency_bases(m.experiment))
     return "done" if is_timed(m.experiment, others, store) else "stale"
 
 
@@ -104,10 +105,11 @@ def run(
     Counting and training run in as many single-threaded subprocesses as there are cores. Latency runs alone, one group
     after the other (`bench.run.timing_groups`).
     """
-    run_name = f"{table.name}-{scale}"
+    run_name = f"{table.file_name}-{scale}"
     if table.printed:
         load_published(table.name)  # a broken checkout shows now, not when all is measured
     planned = [p for p in plan(table, store, scale) if force or p.state != "done"]
+    check_backbones([p.measurement.experiment for p in planned])
     prepare_data([p.measurement.experiment for p in planned if p.measurement.kind == "accuracy"], data_root)
     if force:
         _set_aside(store, run_name, [p.measurement for p in planned], quiet)
@@ -180,6 +182,9 @@ def _set_aside(store: Store, run_name: str, measurements: Sequence[Measurement],
     folder, records = set_aside(store, run_name, measurements)
     if records:
         said = f"set aside: {records} record(s), now in {folder}"
+    else:
+        said = f"goes on with the forced run whose earlier records are in {folder}; delete that folder to begin anew"
+    if records or folder.is_dir():
         Console(stderr=True, quiet=quiet).print(said, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -188,6 +193,22 @@ def root_of(experiment: Experiment, data_root: Path | None) -> str | None:
     from bench.experiments.datasets import get_dataset
 
     return None if data_root is None or get_dataset(experiment.dataset).generated else str(data_root)
+
+
+def check_backbones(experiments: Iterable[Experiment]) -> None:
+    """Build a model with each backbone of timm, without memory: whether timm knows it and it has a feature pyramid.
+
+    Raises BenchError before anything starts.
+    """
+    of_timm = {e.backbone: e for e in experiments if get_backbone(e.backbone).family == "timm"}
+    if of_timm:
+        import torch
+
+        from bench.zoo import build_model
+
+        for experiment in of_timm.values():
+            with torch.device("meta"):
+                build_model(experiment)
 
 
 def prepare_data(experiments: Sequence[Experiment], data_root: Path | None) -> None:

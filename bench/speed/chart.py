@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.experiments.methods import get_method
 from bench.experiments.table import LABELS
 
 
@@ -16,7 +17,7 @@ def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]
     for method, times in samples.items():
         middle = statistics.median(times) / 1000
         spread = [[middle - min(times) / 1000], [max(times) / 1000 - middle]]
-        ours = method.startswith("hcformer")
+        ours = get_method(method).clusters
         axes.errorbar(flops[method], middle, spread, fmt="o" if ours else "s", capsize=4, markersize=8,
                       color="tab:blue" if ours else "tab:gray")  # fmt: skip
         left = method == "hcformer"  # HCFormer+ is its neighbour on the right

@@ -4,12 +4,16 @@ A part is `run(device, store, progress, keep) -> (result as JSON, failures)`; `k
 the time run out. Packages that not every machine has are imported inside; a missing one skips the part.
 """
 
-import importlib.util
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.experiments.backbones import get_backbone
+from bench.experiments.methods import get_method
+from bench.experiments.table import BASE_METHOD
+from bench.loading import load_object
 
 Progress = Callable[[int, int, str], None]
 Keep = Callable[[dict], None]
@@ -117,7 +121,7 @@ def latency(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[d
     run_job(Job("latency", built, str(store), command=command), progress)
     forget(Store(store), "gpu-check")
     measured = {e: Store(store).get(e, "latency").metrics for e in built}
-    base = {e.backbone: m["latency_network"]["value"] for e, m in measured.items() if e.method == "maskformer"}
+    base = {e.backbone: m["latency_network"]["value"] for e, m in measured.items() if e.method == BASE_METHOD}
     shown = [
         {"method": e.method, "backbone": e.backbone, "network_ms": m["latency_network"]["value"],
          "end_to_end_ms": m["latency_end_to_end"]["value"], "n": m["latency_network"]["n"],
@@ -132,8 +136,12 @@ def latency(device: str, store: Path, progress: Progress, keep: Keep) -> tuple[d
 
 def missing_packages(method: str, backbone: str) -> str | None:
     """The package that this model needs and that is not installed, if there is one."""
-    needed = {"transformers": method == "mask2former", "timm": backbone.startswith("swin")}
-    return next((name for name, wanted in needed.items() if wanted and not importlib.util.find_spec(name)), None)
+    for builder in (get_method(method).builder, get_backbone(backbone).builder):
+        try:
+            load_object(builder)
+        except ModuleNotFoundError as error:
+            return (error.name or "?").partition(".")[0]
+    return None
 
 
 def _table(result: dict, *columns: str) -> str:

@@ -9,7 +9,8 @@ from bench.errors import BenchError
 from bench.experiments import experiment, find_row, get_table, recipe_for
 from bench.experiments.methods import get_method
 from bench.measure.complexity.counter import count_flops
-from bench.measure.complexity.flops import ImageSizes, count_parameters, network_flops, post_processing_flops
+from bench.measure.complexity.flops import count_parameters, network_flops, post_processing_flops
+from bench.measure.complexity.protocol import ImageSizes
 from bench.zoo import build_model
 from models.backbones.resnet import resnet
 

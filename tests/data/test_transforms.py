@@ -242,5 +242,5 @@ def test_every_recipe_on_a_photograph(shared, dataset):
 
 
 def test_extreme_shapes_keep_a_pixel():
-    assert transforms.test_size(1, 5000, 800, 1333) == (1, 1333)
+    assert transforms.size_at_test(1, 5000, 800, 1333) == (1, 1333)
     assert tuple(resize_image(torch.zeros(3, 5000, 1, dtype=torch.uint8), 800, 1333).shape) == (3, 1333, 1)

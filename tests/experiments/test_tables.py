@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.experiments import TABLES, experiment, find_row, get_table
+from bench.experiments import TABLES, experiment, find_row, get_table, recipe_for
 from bench.experiments.methods import METHODS, get_method
 from bench.experiments.published import PUBLISHED, load_published
 from bench.experiments.tables import latency_bases, row_names
@@ -291,7 +291,8 @@ def test_unknown_row(name, message):
 
 def test_a_table_with_another_backbone_has_its_methods_with_that_alone():
     table = get_table("table1@timm:convnext_tiny")
-    assert (table.name, table.printed) == ("table1@timm_convnext_tiny", False)
+    assert (table.name, table.file_name) == ("table1@timm:convnext_tiny", "table1@timm_convnext_tiny")
+    assert not table.printed
     assert [row.name for row in table.rows] == [
         f"{method}-timm:convnext_tiny" for method in ("maskformer", "mask2former", "hcformer", "hcformer+")
     ]
@@ -318,7 +319,21 @@ def test_rows_keep_their_factors_and_bases_with_another_backbone():
     assert get_table("table1@r101").small_rows == ()
 
 
-@pytest.mark.parametrize("name", ["table1@timm:", "table1@r5", "tabel1@r50", "table1@timm:a-b"])
+def test_recipes_say_pretrained_where_there_are_weights():
+    for row in (*get_table("tableIa@timm:resnet18").rows, *get_table("table1@timm:resnet18").rows):
+        assert recipe_for(row.experiment).pretrained is False, row.name
+    assert recipe_for(find_row("tableIa/pspnet-r101")).pretrained
+
+
+def test_what_claims_compare_is_timed_in_one_run():
+    hc_fcn, fpn = (find_row(f"tableIb/{name}-r101") for name in ("hc_fcn_32s", "fpn"))
+    assert fpn in latency_bases(hc_fcn)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["table1@timm:", "table1@r5", "tabel1@r50", "table1@timm:a-b", "table1@small", "tableIa@swin_s", "small_real@r50"],
+)
 def test_a_mistyped_backbone_of_a_table_is_one_line(name):
     with pytest.raises(BenchError, match="^[^\n]+$"):
         get_table(name)

@@ -10,17 +10,13 @@ from bench.errors import BenchError
 from bench.experiments.experiment import experiment
 from bench.measure.complexity.counter import count_flops
 from bench.measure.complexity.flops import (
-    ImageSizes,
     count_parameters,
-    listed_sizes,
     mean_flops,
     measure_complexity,
     network_flops,
-    padded,
     post_processing_flops,
-    protocol,
-    resized,
 )
+from bench.measure.complexity.protocol import ImageSizes, listed_sizes, padded, protocol, resized
 from bench.zoo import build_model
 from models.outputs import MaskPrediction
 

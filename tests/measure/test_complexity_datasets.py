@@ -7,15 +7,8 @@ from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
 from bench.experiments.methods import METHODS
 from bench.experiments.published import load_published
-from bench.measure.complexity.flops import (
-    ImageSizes,
-    mean_flops,
-    measure_complexity,
-    network_flops,
-    post_processing_flops,
-    protocol,
-)
-from bench.measure.complexity.protocol import PROTOCOL, counted_images, listed_sizes
+from bench.measure.complexity.flops import mean_flops, measure_complexity, network_flops, post_processing_flops
+from bench.measure.complexity.protocol import PROTOCOL, ImageSizes, counted_images, listed_sizes, protocol
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 

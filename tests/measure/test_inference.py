@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bench.experiments.experiment import experiment
-from bench.measure.complexity.flops import ImageSizes
+from bench.measure.complexity.protocol import ImageSizes
 from bench.measure.inference import prepare_for_inference
 from bench.measure.latency.workbench import Workbench
 from bench.zoo import build_model

@@ -15,7 +15,7 @@ from bench.evaluation.postprocess import panoptic_segments, resize_masks
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import experiment
 from bench.experiments.methods import get_method
-from bench.measure.complexity.flops import ImageSizes
+from bench.measure.complexity.protocol import ImageSizes
 from bench.measure.latency import timing as latency
 from bench.measure.latency.timing import LatencyProtocol, measure_latency, summarise, timed_image
 from bench.measure.latency.workbench import Workbench, post_process, synthetic_prediction

@@ -158,7 +158,7 @@ def test_real_model_takes_one_row(tmp_path, model):
 
 
 def test_protocol_size_or_the_image_s_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "test_resizing", lambda exp: {SMALL: (80, 100)}[exp])
+    monkeypatch.setattr(predict, "sides_at_test", lambda exp: {SMALL: (80, 100)}[exp])
     model, image = LeftHalf(), picture(tmp_path / "a.png", 40, 60)
     run(model, [image], tmp_path / "out", native_size=False)
     run(model, [image], tmp_path / "out", native_size=True)

@@ -277,7 +277,7 @@ def test_file_of_another_experiment_is_refused(tmp_path, cache, converted):
 )
 def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
     """Metrics of the task, on the data set's split for results; the saved predictions give them again."""
-    monkeypatch.setattr(released, "test_resizing", lambda _: (128, 256))
+    monkeypatch.setattr(released, "sides_at_test", lambda _: (128, 256))
     synthesize(dataset, tmp_path / "data", images=2)
     what = experiment("hcformer", "small", dataset, "small", decoder_layers=1, num_queries=8)
     model = build_model(what, seed=5).eval()

@@ -139,7 +139,7 @@ def test_model_gives_the_same_in_either_form(monkeypatch):
 
 COMPILED = """
 import torch, warnings
-from bench.measure.complexity.flops import listed_sizes
+from bench.measure.complexity.protocol import listed_sizes
 from models.clustering import cluster, decode
 from models.shifted import _COMPILED_ASSIGN, _COMPILED_DECODE
 from torch._dynamo.testing import CompileCounterWithBackend

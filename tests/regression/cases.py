@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from baselines.fpn import fpn
 from baselines.mask2former import mask2former
 from baselines.maskformer import maskformer
-from baselines.per_pixel import DILATED_STAGES, deeplabv3, pspnet
+from baselines.per_pixel import deeplabv3, pspnet
 from bench.training.criterion import SetCriterion, Target
 from bench.training.pixel_criterion import PixelCriterion
 from models.backbones.resnet import ResNet
@@ -61,7 +61,7 @@ def tiny_mask2former(drop_path_rate: float = 0.0) -> nn.Module:
 
 
 def _dilated() -> nn.Module:
-    return ResNet((1, 1, 1, 1), width=8, dilated_stages=DILATED_STAGES)
+    return ResNet((1, 1, 1, 1), width=8, dilated_stages=2)
 
 
 def _deformable() -> nn.Module:

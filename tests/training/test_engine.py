@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bench.data.registry import open_split
-from bench.data.synthesis import synthetic
+from bench.data.synthesis import scenes
 from bench.errors import BenchError
 from bench.experiments import RECIPES, experiment
 from bench.experiments.methods import METHODS
@@ -278,7 +278,7 @@ class Breaking(nn.Module):
     def __init__(self, name, value):
         super().__init__()
         self.name, self.value, self.calls = name, value, 0
-        self.classes = nn.Parameter(torch.zeros(8, synthetic.NUM_CLASSES + 1))
+        self.classes = nn.Parameter(torch.zeros(8, len(scenes.CLASSES) + 1))
         self.masks = nn.Parameter(torch.zeros(8, 4, 4))
 
     def forward(self, images):
@@ -391,7 +391,7 @@ def frozen_model():
     torch.manual_seed(0)
     backbone = ResNet((1,) * 4, 16, FrozenBatchNorm2d, stem_pool=False)
     sizes = {"channels": 64, "heads": 4, "hidden": 64, "embedding_channels": 32}
-    return hcformer(synthetic.NUM_CLASSES, backbone, 3, 1, 8, **sizes)
+    return hcformer(len(scenes.CLASSES), backbone, 3, 1, 8, **sizes)
 
 
 @pytest.mark.parametrize("images", [1, 3, 4])

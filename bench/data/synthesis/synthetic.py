@@ -20,7 +20,6 @@ VERSION = 1  # raise it with every change of the pixels or labels: it names the 
 SPLITS = {"train": 400, "val": 100}
 CATEGORY_IDS = (1, 2, 3, 5, 7, 11, 21, 22, 25, 30)
 NUM_THINGS = len(THINGS)
-NUM_CLASSES = len(CLASSES)
 
 _MARKER = "synthetic_panoptic.json"
 _FIRST_IMAGE_ID = {"train": 1, "val": 1001}

@@ -13,22 +13,8 @@ from bench.evaluation.results import results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.measure.complexity.counter import count_flops
-from bench.measure.complexity.protocol import (
-    PROTOCOL,
-    ImageSizes,
-    counted_images,
-    listed_sizes,
-    padded,
-    protocol,
-    resized,
-    size_text,
-)
+from bench.measure.complexity.protocol import ImageSizes, counted_images, protocol, size_text
 from bench.measure.measured import Measured
-
-__all__ = [
-    "PROTOCOL", "ImageSizes", "Progress", "Size", "listed_sizes", "count_parameters", "mean_flops",
-    "measure_complexity", "network_flops", "padded", "post_processing_flops", "protocol", "resized",
-]  # fmt: skip
 
 Progress = Callable[[int, int, str], None]  # done, total, what is being done
 

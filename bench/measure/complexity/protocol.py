@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from importlib import resources
 
-from bench.data.transforms import test_size
+from bench.data.transforms import size_at_test
 from bench.errors import BenchError
 from bench.evaluation.postprocess import Size
 from bench.experiments.backbones import get_backbone
@@ -44,7 +44,7 @@ class ImageSizes:
 
 def resized(height: int, width: int) -> Size:
     """Shorter side 800, unless the longer would exceed 1333."""
-    return test_size(height, width, SHORTER_SIDE, LONGER_SIDE)
+    return size_at_test(height, width, SHORTER_SIDE, LONGER_SIDE)
 
 
 def padded(height: int, width: int) -> Size:

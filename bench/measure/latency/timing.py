@@ -23,8 +23,8 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.methods import get_method
 from bench.experiments.tables import latency_bases
-from bench.measure.complexity.flops import ImageSizes, Progress, Size
-from bench.measure.complexity.protocol import counted_images, size_text
+from bench.measure.complexity.flops import Progress
+from bench.measure.complexity.protocol import ImageSizes, Size, counted_images, size_text
 from bench.measure.inference import batch_norms_text
 from bench.measure.latency.timing_log import TimingLog
 from bench.measure.latency.workbench import CONFIDENT_QUERIES, Workbench

@@ -10,7 +10,7 @@ from bench.evaluation.postprocess import Sizes
 from bench.evaluation.results import RESULTS, Results, results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
-from bench.measure.complexity.flops import ImageSizes, Size
+from bench.measure.complexity.protocol import ImageSizes, Size
 from bench.measure.inference import prepare_for_inference
 from bench.training.engine import MEMORY_FORMAT
 from models.outputs import MaskPrediction

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.records import Record, Store
-from bench.run import plan as runner
+from bench.run.plan import PAPER_STEP_S, STEP_S
 from bench.speed.gpu_check import FILE, read
 
 CHECKED_PIXELS = 512 * 512  # of the one image of a training step of `bench gpu-check`
@@ -27,7 +27,7 @@ def step_times(experiments: Sequence[Experiment], stores: Sequence[Store], gpu: 
     """The best that is known of each, on a GPU or a CPU; earlier stores go before later ones.
 
     Accuracy records of the experiment; else a training step of the store's gpu-check; else that of the experiment most
-    like it, times the ratio of their FLOPs; else the runner's assumption. Raises BenchError for a damaged file.
+    like it, times the ratio of their FLOPs; else the plan's assumption. Raises BenchError for a damaged file.
     """
     measured = {e: found for e in experiments if (found := _measured(e, stores, gpu))}
     return {e: measured.get(e) or _scaled(e, measured, stores) or _assumed(e) for e in experiments}
@@ -99,5 +99,5 @@ def _flops(experiment: Experiment, stores: Sequence[Store]) -> float | None:
 
 def _assumed(experiment: Experiment) -> StepTime:
     if experiment.scale == "paper":
-        return StepTime(runner.PAPER_STEP_S, "assumed: nothing measured")
-    return StepTime(runner.STEP_S.get(experiment.method, 0.3), "assumed: as on the machine of the reference store")
+        return StepTime(PAPER_STEP_S, "assumed: nothing measured")
+    return StepTime(STEP_S.get(experiment.method, 0.3), "assumed: as on the machine of the reference store")
