@@ -133,12 +133,9 @@ def run(
 
 def report(table: PageName, store: options.Store = None, reference: options.Reference = None) -> None:
     """Write and print the table, or with TABLE 'claims' the paper's claims, from the records that are there."""
-    folder = stores.open_store(store).path
-    if not (folder / "records").is_dir():
+    if store is not None and not store.is_file() and not (store / "records").is_dir():
         measured = "table1" if table == CLAIMS else table
-        raise BenchError(
-            f"{folder} holds no records: give a store with --store, or measure with 'bench run {measured}'"
-        )
+        raise BenchError(f"{store} holds no records: give a store with --store, or measure with 'bench run {measured}'")
     if table == CLAIMS:
         from bench.report.write import write_claims
 
