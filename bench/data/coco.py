@@ -64,6 +64,7 @@ class CocoPanoptic(Dataset):
     """
 
     task = "panoptic"
+    has_polygons = False  # of label images
 
     def __init__(self, root: Path, split: str, cache: bool = False, complete: bool = True):
         self.root, self.split = Path(root), split

@@ -83,7 +83,7 @@ def _folder(name: str, dataset: Split) -> Path:
 
 def _target(name: str, dataset: Split, index: int) -> Path:
     label = dataset.files(index)[1]
-    if name != "cityscapes":
+    if not dataset.has_polygons:
         return _folder(name, dataset) / label.name
     return label.with_name(label.name.replace("_labelIds", "_labelTrainIds"))
 
@@ -93,7 +93,7 @@ def _make(name: str, dataset: Split, todo: list[int], position: int) -> str | No
     index = todo[position]
     label, target = dataset.files(index)[1], _target(name, dataset, index)
     try:
-        if name == "cityscapes" and not label.exists():
+        if dataset.has_polygons and not label.exists():
             _save(_draw(label), label)
         if not target.exists():
             _save(dataset.label_map(index), target)

@@ -33,7 +33,8 @@ class SemanticImages(Dataset):
 
     pairs: file name of an image below image_dir -> its label image. table: what a value in a label image is, class
     index or 255 for ignored; other values are errors. A sample has one mask a class that is present, in ascending
-    order. Images turned by an EXIF flag are turned upright; label images may be palette or 16-bit PNGs.
+    order. has_polygons: a label image can be drawn of the polygons beside it. Images turned by an EXIF flag are turned
+    upright; label images may be palette or 16-bit PNGs.
 
     Raises BenchError for missing and broken files and for other labels: for missing files at once unless `complete`
     is False, otherwise on access.
@@ -43,9 +44,10 @@ class SemanticImages(Dataset):
 
     def __init__(
         self, root: Path, split: str, name: str, image_dir: Path, pairs: Mapping[str, Path], table: Mapping[int, int],
-        complete: bool = True, remedy: str = AGAIN,
+        complete: bool = True, remedy: str = AGAIN, has_polygons: bool = False,
     ):  # fmt: skip
         self.root, self.split, self.image_dir = root, split, image_dir
+        self.has_polygons = has_polygons
         self.missing_counts = get_dataset(name).missing_counts
         self.categories = tuple(Category(c.id, c.name, c.is_thing) for c in classes_of(name))
         self.images = [{"id": number, "file_name": file} for number, file in enumerate(sorted(pairs), start=1)]
@@ -142,7 +144,7 @@ def cityscapes(root: Path, split: str, complete: bool = True) -> SemanticImages:
         table = {value: value for value in (*range(19), IGNORED)}
     pairs = {f"{stem}{_PHOTO}": label_dir / f"{stem}{ending}" for stem in stems}
     remedy = "download again, or 'bench data prepare cityscapes' makes labels from polygons"
-    return SemanticImages(root, split, "cityscapes", image_dir, pairs, table, complete, remedy)
+    return SemanticImages(root, split, "cityscapes", image_dir, pairs, table, complete, remedy, True)
 
 
 def _is_train_ids(name: str) -> bool:
