@@ -59,7 +59,7 @@ def evaluate_shared(
             predicted = predict(index)
         except torch.OutOfMemoryError as error:
             image = dataset.images[index]["id"]
-            remedy = "the training is saved: the same command evaluates on a GPU with more"
+            remedy = "what is done is saved: the same command goes on, on a GPU with more"
             raise BenchError(f"out of memory in the evaluation of image {image}: {remedy}") from error
         if predictions is not None:
             predictions.write(predicted)  # before the log, which says that all is done

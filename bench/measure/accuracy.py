@@ -13,8 +13,7 @@ from bench.data.coco import Sample
 from bench.data.registry import open_split, split_fingerprint
 from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
-from bench.evaluation.evaluate import clear, evaluate_shared, make_evaluator
-from bench.evaluation.image_log import ImageLog
+from bench.evaluation.evaluate import clear, evaluate_shared
 from bench.evaluation.image_results import ImageResults, image_results
 from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments.backbones import get_backbone
@@ -196,41 +195,3 @@ def predict_image(model: nn.Module, dataset: Dataset, sample: Sample, resizing: 
 def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
     """Metrics of a record; one without a value (nan) is left out."""
     return {name: {"value": value, "unit": "%", "n": images} for name, value in values.items() if value == value}
-
-
-def evaluate(
-    model: nn.Module,
-    resizing: Resizing,
-    dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
-    log: ImageLog | None = None,
-    predictions: PredictionWriter | None = None,
-) -> dict[str, float]:
-    """The metrics of the data set's task in percent, image by image; nan where there is nothing to average over.
-
-    resizing: pixels of the shorter and at most of the longer side of a test image, None: as it is. With `log`, the
-    images that it holds are not evaluated again; with `predictions`, what is evaluated is saved there too, and images
-    of the log that were not saved are.
-    """
-    evaluator = make_evaluator(dataset)
-    for measured in log.replay() if log else ():
-        image_id = measured["image"]["id"]
-        if not evaluator.has(image_id) and (predictions is None or predictions.has(image_id)):
-            evaluator.take(measured)
-    if log and progress:
-        progress(evaluator.num_images, len(dataset))
-    for index in range(len(dataset)):
-        if evaluator.has(dataset.images[index]["id"]):
-            continue
-        predicted = predict_image(model, dataset, dataset[index], resizing)
-        measured = evaluator.measure(predicted)
-        if predictions:
-            predictions.write(predicted)  # before the log, which says that all is done
-        evaluator.take(measured)
-        if log:
-            log.append(measured)
-        if progress:
-            progress(evaluator.num_images, len(dataset))
-    if predictions:
-        predictions.finish()
-    return evaluator.compute()

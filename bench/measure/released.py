@@ -1,18 +1,18 @@
 """Accuracy of a checkpoint that somebody else trained: evaluated here, nothing is trained."""
 
-import time
 from pathlib import Path
 
 import torch
 
 from bench.data.registry import open_split, split_fingerprint
 from bench.errors import BenchError
+from bench.evaluation.evaluate import evaluate_shared
 from bench.evaluation.image_log import ImageLog
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import POST_PROCESSING, sides_at_test
 from bench.machine import default_device
-from bench.measure.accuracy import Progress, evaluate, percentages, prediction_writer
+from bench.measure.accuracy import Progress, percentages, predict_image, prediction_writer
 from bench.measure.complexity.flops import count_parameters
 from bench.measure.inference import batch_norms_text, prepare_for_inference
 from bench.measure.measured import Measured
@@ -21,7 +21,7 @@ from bench.training.distributed import World
 from bench.weights.files import sha256
 from bench.weights.load import open_weights
 
-LOG = "images.jsonl"
+LOG = "images-0.jsonl"  # of the one process that evaluates
 
 
 def is_done(store: Store, experiment: Experiment, weights: Path, data_root: Path | None = None) -> bool:
@@ -81,18 +81,21 @@ def measure_released(
         "batch_norms": batch_norms_text(at_paper_scale),
     }
     identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
-    log = ImageLog(folder / LOG, identity)
+    resumed = sum(1 for _ in ImageLog(folder / LOG, identity).replay())
 
     def on_image(done: int, count: int) -> None:
         progress(done, count, f"evaluated {done}/{count}")
 
-    begun = time.monotonic()
-    predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, World(device=device))
-    metrics = percentages(evaluate(model, resizing, val_set, on_image, log, predictions), len(val_set))
-    seconds = log.seconds + time.monotonic() - begun
+    world = World(device=device)
+    predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, world)
+    values, seconds = evaluate_shared(
+        lambda index: predict_image(model, val_set, val_set[index], resizing),
+        val_set, folder, identity, world, on_image, predictions=predictions,
+    )  # fmt: skip
+    metrics = percentages(values, len(val_set))
     metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
     details |= {
-        "resumed_after_images": log.images,
+        "resumed_after_images": resumed,
         "sizes": experiment.sizes or "the paper's",
         "parameters": parameters,
     }

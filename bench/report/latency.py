@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from statistics import median
 
+from bench.experiments.backbones import get_backbone
+from bench.experiments.datasets import get_dataset
 from bench.experiments.methods import get_method
 from bench.experiments.table import BASE_METHOD, LABELS, Column, PaperTable, Row
 from bench.records import Record, samples_beside
@@ -165,7 +167,8 @@ def _protocol(table: PaperTable, records: Collection[Record]) -> list[str]:
     values: dict[str, dict[str, set[str | None]]] = {}  # by fact and label; None: not stated
     for name in dict.fromkeys(name for found in facts for name in found):
         for record, found in zip(records, facts, strict=True):
-            label = LABELS[record.experiment.dataset if datasets else record.experiment.backbone]
+            of = record.experiment
+            label = (get_dataset(of.dataset) if datasets else get_backbone(of.backbone)).label
             values.setdefault(name, {}).setdefault(label, set()).add(found.get(name))
     return [
         f"{name.replace('_', ' ')} {_by_label(of_label)}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.training.engine import Execution
 
 # What a killed job goes on from, in its work folder; removed once its records are written.
-UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images.jsonl", "latency": "timings.jsonl"}
+UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images-0.jsonl", "latency": "timings.jsonl"}
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
 IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients

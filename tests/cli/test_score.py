@@ -9,12 +9,11 @@ import torch
 
 from bench.data.registry import open_split
 from bench.data.synthesis import synthetic
-from bench.evaluation.image_log import ImageLog
 from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments import experiment
-from bench.measure.accuracy import evaluate
 from bench.zoo import build_model
 from tests.conftest import mistake
+from tests.measure.evaluation_alone import AS_IT_IS, evaluate
 
 WHAT = experiment("hcformer", "small", "synthetic_panoptic", "small", decoder_layers=1, num_queries=8)
 
@@ -30,7 +29,7 @@ def evaluated(bench, monkeypatch, tmp_path):
             parameter.mul_(3)
     identity = {"dataset": "synthetic_panoptic", "split": "val", "model": "some\nmodel", "post_processing": "version 0"}
     folder = tmp_path / "predictions"
-    return folder, evaluate(model, (None, None), dataset, predictions=PredictionWriter(folder, dataset, identity))
+    return folder, evaluate(model, AS_IT_IS, dataset, predictions=PredictionWriter(folder, dataset, identity))
 
 
 def test_score_prints_the_numbers_of_the_evaluation(bench, evaluated):
@@ -49,13 +48,14 @@ def test_images_of_the_log_that_were_not_saved_are_evaluated_again(tmp_path, eva
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    assert evaluate(model, (None, None), dataset, log=ImageLog(tmp_path / "log", {})) == metrics
+    (log := tmp_path / "log").mkdir()
+    assert evaluate(model, AS_IT_IS, dataset, folder=log) == metrics
     facts = json.loads((folder / "predictions.json").read_bytes())
     writer = PredictionWriter(tmp_path / "late", dataset, facts)
-    found = evaluate(model, (None, None), dataset, log=ImageLog(tmp_path / "log", {}), predictions=writer)
+    found = evaluate(model, AS_IT_IS, dataset, folder=log, predictions=writer)
     assert found == metrics
     assert (tmp_path / "late" / "panoptic.json").read_bytes() == (folder / "panoptic.json").read_bytes()
-    again = evaluate(model, (None, None), dataset, log=ImageLog(tmp_path / "log", {}), predictions=writer)
+    again = evaluate(model, AS_IT_IS, dataset, folder=log, predictions=writer)
     assert again == metrics
 
 

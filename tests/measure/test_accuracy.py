@@ -16,7 +16,7 @@ from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.experiments.datasets import DATASETS
 from bench.measure import accuracy
-from bench.measure.accuracy import evaluate, measure_accuracy
+from bench.measure.accuracy import measure_accuracy
 from bench.training.engine import Execution, TrainingResult
 from bench.training.progress import StepReport
 from bench.weights.load import open_weights
@@ -24,6 +24,7 @@ from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 from tests.conftest import few_scenes
 from tests.data.conftest import TinyCoco
+from tests.measure.evaluation_alone import evaluate
 from tests.report.fakes import SMALL
 
 RECIPE = RECIPES["synthetic_panoptic", "small"]
@@ -68,7 +69,7 @@ def test_perfect_prediction(val_set):
     seen = []
     values = evaluate(Oracle(val_set), AS_IT_IS, val_set, lambda done, total: seen.append((done, total)))
     assert values == {name: pytest.approx(100, abs=1e-6) for name in METRICS}
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_right_masks_of_wrong_classes(val_set):

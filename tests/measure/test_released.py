@@ -23,7 +23,6 @@ from bench.experiments.datasets import get_dataset
 from bench.experiments.recipe import POST_PROCESSING
 from bench.experiments.table import Measurement
 from bench.measure import released
-from bench.measure.accuracy import evaluate
 from bench.measure.released import LOG, is_done
 from bench.records import Store
 from bench.run import jobs
@@ -32,6 +31,7 @@ from bench.run.plan import evaluate_released
 from bench.run.set_aside import set_aside
 from bench.weights.load import pack
 from bench.zoo import build_model
+from tests.measure.evaluation_alone import evaluate
 from tests.report import fakes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -200,3 +200,15 @@ def test_plan_and_report_of_an_ablation(bench, tmp_path):
     code, out, _ = bench("run", "table4", "--store", tmp_path, "--reference", tmp_path)
     assert code == 0 and out.count("reproduced (") >= 2 and out.count("3 of 3") == 4 and PROVENANCE["cpu"] in out
     assert "8 of 20 there" in bench("plan", "table4", "--store", tmp_path, "--scale", "paper")[1]
+
+
+def test_report_of_a_table_with_a_backbone_of_timm(bench, tmp_path):
+    store, name = Store(tmp_path), "table1@timm:convnext_tiny"
+    for row in get_table(name).rows:
+        store.write(complexity(row.experiment))
+        store.write(latency(row.experiment))
+    code, out, _ = bench("report", name, "--store", tmp_path)
+    assert code == 0 and out.count("convnext_tiny") >= 8 and "no published value" in out and "Tolerance" not in out
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        f"table1@timm_convnext_tiny.{ending}" for ending in ("md", "csv", "tex")
+    }
