@@ -42,11 +42,11 @@ def build_model(
             model = build(get_dataset(experiment.dataset).num_classes, backbone, **_taken(build, factors), **small)
         except ValueError as error:
             raise BenchError(f"cannot build {experiment.key}: {error}") from error
-    model.normalisation = normalisation_of(get_backbone(experiment.backbone))
+    model.normalisation = _normalisation(get_backbone(experiment.backbone))
     return model
 
 
-def normalisation_of(backbone: Backbone) -> Normalisation:
+def _normalisation(backbone: Backbone) -> Normalisation:
     """How the backbone's input is normalised."""
     if isinstance(backbone.normalisation, Normalisation):
         return backbone.normalisation

@@ -87,7 +87,7 @@ def measure_accuracy(
         model.auxiliary_head = None  # of the training alone
 
     # Of the small scale, which is not folded, nothing is said: its evaluations go on as they began.
-    folded = {"batch_norms": batch_norms_text(True)} if experiment.scale == "paper" else {}
+    folded = {"batch_norms": batch_norms_text(True)} if at_paper_scale else {}
     evaluated = {
         "training": identity,
         "final_loss": result.final_loss,  # of another training on the same recipe it is another one

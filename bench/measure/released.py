@@ -7,7 +7,6 @@ import torch
 from bench.data.registry import open_split, split_fingerprint
 from bench.errors import BenchError
 from bench.evaluation.evaluate import evaluate_shared
-from bench.evaluation.image_log import ImageLog
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import POST_PROCESSING, sides_at_test
@@ -81,9 +80,10 @@ def measure_released(
         "batch_norms": batch_norms_text(at_paper_scale),
     }
     identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
-    resumed = sum(1 for _ in ImageLog(folder / LOG, identity).replay())
+    counts: list[int] = []  # of images done, from those of an earlier part on
 
     def on_image(done: int, count: int) -> None:
+        counts.append(done)
         progress(done, count, f"evaluated {done}/{count}")
 
     world = World(device=device)
@@ -95,7 +95,7 @@ def measure_released(
     metrics = percentages(values, len(val_set))
     metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
     details |= {
-        "resumed_after_images": resumed,
+        "resumed_after_images": counts[0],
         "sizes": experiment.sizes or "the paper's",
         "parameters": parameters,
     }

@@ -78,14 +78,15 @@ released.open_weights = open_stub
 """
 EVALUATE = STUB + f"""
 import os, time
+from bench.evaluation.image_log import ImageLog
 from bench.run import jobs
-append = released.ImageLog.append
+append = ImageLog.append
 def stopping(log, measured):
     append(log, measured)
     if log.path.read_bytes().count(b"\\n") == 1 + {STOPPED_AFTER}:
         print("stopped", flush=True)
         time.sleep(600)
-released.ImageLog.append = stopping
+ImageLog.append = stopping
 jobs.main()
 """  # fmt: skip
 
