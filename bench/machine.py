@@ -5,6 +5,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,3 +36,21 @@ def default_device() -> "torch.device":
     import torch  # only here: plans and provenance need cores and names alone
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def get_device(name: str | None) -> "torch.device":
+    """The device of that name ("cpu", "cuda", "cuda:1"), `default_device` for None.
+
+    Raises BenchError where this machine, or the torch that is installed, has none, and says what it has.
+    """
+    if name is None:
+        return default_device()
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).add(1).item()
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch's, of many kinds and some of many lines
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise BenchError(f"no device '{name}' that torch can use here: there is {there}") from None

@@ -12,6 +12,7 @@ from bench.cli import launch as cli_launch
 from bench.cli import listing as cli_listing
 from bench.cli import models as cli_models
 from bench.cli import options
+from bench.cli import predict as cli_predict
 from bench.cli import recipe as cli_recipe
 from bench.cli import regression as cli_regression
 from bench.cli import score as cli_score
@@ -50,7 +51,7 @@ _panels: dict[str, list[tuple[str, Callable[..., None] | typer.Typer]]] = {
     ],
     options.TRAIN: [("train", cli_train.train), ("launch", cli_launch.launch), ("recipe", cli_recipe.recipe)],
     options.CHECKPOINT: [
-        ("predict", cli_models.predict), ("score", cli_score.score), ("weights", cli_models.weights),
+        ("predict", cli_predict.predict), ("score", cli_score.score), ("weights", cli_models.weights),
     ],
     options.DATA: [("data", cli_data.data)],
     options.CHECK: [

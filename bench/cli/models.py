@@ -1,4 +1,4 @@
-"""The commands that name a model: `bench weights convert`, `bench weights inspect`, `bench predict`."""
+"""`bench weights convert` and `bench weights inspect`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -85,61 +85,6 @@ def inspect(file: WeightFile) -> None:
     facts |= {"other entries": ", ".join(map(plain, content.other))} if content.other else {}
     facts |= {f"metadata {plain(name)}": plain(value) for name, value in content.metadata.items()}
     typer.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
-
-
-def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="From 'bench weights convert'.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
-        "predictions"
-    ),
-    raw: Annotated[bool, typer.Option("--raw", help="Also write class and mask logits as .npz.")] = False,
-    native_size: Annotated[
-        bool, typer.Option("--native-size", help="Do not resize to the data set's test size.")
-    ] = False,
-    method: options.OptionalMethod = None,
-    backbone: options.OptionalBackbone = None,
-    dataset: options.OptionalDataset = None,
-    hierarchical_level: options.HierarchicalLevel = None,
-    decoder_layers: options.DecoderLayers = None,
-    num_queries: options.NumQueries = None,
-    downsampling: options.Downsampling = None,
-    transformer_decoder: options.TransformerDecoder = None,
-) -> None:
-    """Segment images: for each one the result (PNG and JSON in COCO's formats) and a picture with the segments."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from bench.experiments.datasets import get_dataset
-    from bench.measure.inference import prepare_for_inference
-    from bench.measure.predict import check_images, predict_images
-    from bench.weights.load import open_weights
-
-    factors = options.given(
-        method=method,
-        backbone=backbone,
-        dataset=dataset,
-        hierarchical_level=hierarchical_level,
-        decoder_layers=decoder_layers,
-        num_queries=num_queries,
-        downsampling=downsampling,
-        transformer_decoder=transformer_decoder,
-    )
-    opened = open_weights(weights, **factors)
-    experiment = opened.experiment
-    check_images(images, out, get_dataset(experiment.dataset).task, raw)  # before a progress bar
-    out.mkdir(parents=True, exist_ok=True)
-    model = opened.build()
-    if experiment.scale == "paper":
-        model = prepare_for_inference(model, "cpu", fold=True, many_images=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(plain(images[0].name), total=len(images))
-        written = predict_images(
-            model, experiment, images, out, raw, native_size,
-            lambda done, total, label: bar.update(task, completed=done, total=total, description=plain(label)),
-        )  # fmt: skip
-    typer.echo("\n".join(plain(str(path)) for path in written))
 
 
 def _factors(experiment) -> str:

@@ -1,7 +1,8 @@
 """Image files of people: any colour mode and size, possibly broken or hostile."""
 
+import glob
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,32 @@ from bench.errors import BenchError, one_line
 
 # Decoders that run nothing else (Pillow gives EPS to Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Endings of the files that are taken from a folder, in small letters.
+_ENDINGS = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_images(arguments: Sequence[Path]) -> list[Path]:
+    """The image files that a user names: files, all images that lie directly in a folder, patterns such as *.jpg.
+
+    In the order of the arguments, those of a folder or pattern by name; hidden files only where they are named. A name
+    with *, ? or [ is a pattern where no such file exists. Raises BenchError for a folder without images and a pattern
+    that fits no file; a single name is returned as it is, whatever lies there.
+    """
+    found: list[Path] = []
+    for argument in map(Path, arguments):
+        if argument.is_dir():
+            of_folder = [p for p in sorted(argument.iterdir()) if p.suffix.lower() in _ENDINGS and p.name[0] != "."]
+            if not of_folder:
+                raise BenchError(f"no images in the folder {argument} (of {' '.join(_ENDINGS)}): name another one")
+            found += of_folder
+        elif glob.has_magic(str(argument)) and not argument.exists():
+            matching = [p for p in map(Path, sorted(glob.glob(str(argument), recursive=True))) if p.is_file()]
+            if not matching:
+                raise BenchError(f"no file fits {argument}: check the pattern")
+            found += matching
+        else:
+            found.append(argument)
+    return found
 
 
 def read_image(path: Path) -> np.ndarray:

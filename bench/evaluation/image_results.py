@@ -15,7 +15,7 @@ class ImageResults:
     """What is evaluated of one image, at its original size (H, W); None where the task has no such result.
 
     segment_ids: whole numbers [H, W], 0 is void, with `segments`, {"id", "category_id"} each, of panoptic results;
-    things that a model has found have a "score", the class probability of their query.
+    those that a model has found have a "score", the class probability of their (first) query.
     instances: COCO result entries (image_id, category_id, segmentation as RLE, score), no empty masks.
     labels: class indices [H, W] of semantic results.
     """
@@ -28,18 +28,26 @@ class ImageResults:
     labels: np.ndarray | None = None
 
 
-def image_results(image_id: int, prediction: object, task: str, sizes: Sizes, categories: Sequence) -> ImageResults:
+def image_results(
+    image_id: int,
+    prediction: object,
+    task: str,
+    sizes: Sizes,
+    categories: Sequence,
+    object_threshold: float | None = None,
+) -> ImageResults:
     """All that is evaluated of a model's prediction (batch 1), see `results_of`.
 
-    categories: of the K classes in their order, each with `id` and `is_thing`.
+    categories: of the K classes in their order, each with `id` and `is_thing`. object_threshold: see `results_of`.
     """
-    found = results_of(prediction, task, sizes, [category.is_thing for category in categories])
+    found = results_of(
+        prediction, task, sizes, [category.is_thing for category in categories], object_threshold=object_threshold
+    )
     ids, values = [category.id for category in categories], {}
     if found.panoptic is not None:
         values["segment_ids"] = found.panoptic.segmentation.cpu().numpy()
         values["segments"] = [
-            {"id": segment["id"], "category_id": ids[segment["category"]]}
-            | ({"score": score} if segment["is_thing"] else {})
+            {"id": segment["id"], "category_id": ids[segment["category"]], "score": score}
             for segment, score in zip(found.panoptic.segments, found.panoptic.scores, strict=True)
         ]
     if found.instances is not None:

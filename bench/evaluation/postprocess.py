@@ -20,6 +20,8 @@ from torch.nn import functional as F
 Size = tuple[int, int]  # height, width
 Sizes = tuple[Size, Size, Size]  # padded, image, original, as `resize_masks` takes them
 
+OBJECT_THRESHOLD = 0.8  # what the class probability of a panoptic segment is above
+
 # Elements of a temporary: about what a core's cache holds, and on a GPU enough to keep it busy.
 _CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26
@@ -126,7 +128,7 @@ def panoptic_segments(
     class_logits: Tensor,
     mask_logits: Tensor,
     is_thing: Sequence[bool],
-    object_threshold: float = 0.8,
+    object_threshold: float = OBJECT_THRESHOLD,
     overlap_threshold: float = 0.8,
     sizes: Sizes | None = None,
 ) -> PanopticResult:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.evaluation.postprocess import (
+    OBJECT_THRESHOLD,
     InstanceResult,
     PanopticResult,
     Sizes,
@@ -47,6 +48,7 @@ def results_of(
     is_thing: Sequence[bool],
     wanted: Sequence[str] = (),
     counted: bool = False,
+    object_threshold: float | None = None,
 ) -> Results:
     """The results of one image (batch 1): a `MaskPrediction`, a `PixelPrediction` or `baselines.mask_rcnn`'s boxes.
 
@@ -55,13 +57,15 @@ def results_of(
     counted: do what has FLOPs and nothing else, without a look at values, so that it runs on the meta device and can
     be traced. What is left out compares, multiplies element by element and counts pixels: 0 by fvcore's rules.
 
+    object_threshold: of `panoptic_segments`, None: its own.
+
     Raises ValueError where such a prediction gives no results of the task, TypeError for any other kind.
     """
     raise TypeError(f"no results of a {type(prediction).__name__}: register a function for it")
 
 
 @results_of.register
-def _(prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=False) -> Results:
+def _(prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=False, object_threshold=None) -> Results:
     classes, masks = prediction.class_logits[0], prediction.mask_logits[0]  # [Q, K+1], [Q, h, w]
     if task == "semantic":
         return Results(labels=semantic_labels_of(classes, masks, *sizes))
@@ -74,20 +78,25 @@ def _(prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=Fals
     if counted:
         return Results(labels=labels)
     sizes = None if resized else sizes
-    panoptic = panoptic_segments(classes, masks, is_thing, sizes=sizes) if "panoptic" in wanted else None
+    panoptic = None
+    if "panoptic" in wanted:
+        limit = OBJECT_THRESHOLD if object_threshold is None else object_threshold
+        panoptic = panoptic_segments(classes, masks, is_thing, limit, sizes=sizes)
     instances = instance_predictions(classes, masks, is_thing, sizes=sizes) if "instances" in wanted else None
     return Results(panoptic, instances, labels)
 
 
 @results_of.register
-def _(prediction: PixelPrediction, task, sizes, is_thing, wanted=(), counted=False) -> Results:
+def _(prediction: PixelPrediction, task, sizes, is_thing, wanted=(), counted=False, object_threshold=None) -> Results:
     if task != "semantic":
         raise ValueError(f"classes of pixels have no {task} results")
     return Results(labels=pixel_labels(prediction.logits[0], *sizes))
 
 
 @results_of.register(list)
-def _(prediction: list[dict[str, Tensor]], task, sizes, is_thing, wanted=(), counted=False) -> Results:
+def _(
+    prediction: list[dict[str, Tensor]], task, sizes, is_thing, wanted=(), counted=False, object_threshold=None
+) -> Results:
     """Of masks in boxes. Counted is the most: every box is the whole image."""
     if task != "instance":
         raise ValueError(f"boxes have no {task} results")

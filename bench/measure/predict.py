@@ -3,8 +3,8 @@
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,12 @@ from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.image_results import image_results
 from bench.evaluation.overlay import draw_overlay, label_segments
+from bench.evaluation.postprocess import OBJECT_THRESHOLD
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import sides_at_test
 from bench.files import whole_file
-from bench.measure.result_files import result_files
+from bench.measure.result_files import SHOWN_SCORE, result_files
 from bench.training.engine import MEMORY_FORMAT
 
 _SUFFIXES = {
@@ -30,7 +31,19 @@ _SUFFIXES = {
     "instance": ("_instances.png",),
     "semantic": ("_semantic.png",),
 }
+_SHOWN = {"panoptic": "segments", "instance": "instances", "semantic": "classes"}
+_PICTURE = "_overlay.jpg"
 _COLLECTED = {"panoptic": ("panoptic.json", "instances.json"), "instance": ("instances.json",), "semantic": ()}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, in words, and the names of the files that hold it; picture: the one for people."""
+
+    image: Path
+    found: str
+    files: tuple[str, ...]
+    picture: str
 
 
 def predict_images(
@@ -38,14 +51,16 @@ def predict_images(
     experiment: Experiment,
     images: Sequence[Path],
     out: Path,
-    raw: bool,
-    native_size: bool,
-    progress: Callable[[int, int, str], None],
-) -> list[Path]:
-    """Write what the model finds in each image to the folder `out`; the paths written, in that order.
+    raw: bool = False,
+    native_size: bool = False,
+    threshold: float | None = None,
+) -> Iterator[Prediction]:
+    """Write what the model finds in each image to the folder `out`, image by image.
 
     An image goes through the model at the size of the experiment's test protocol, or with `native_size` as it is;
-    results have the image's own size (upright, where EXIF says that it is turned). For an image STEM.jpg:
+    results have the image's own size (upright, where EXIF says that it is turned). threshold: what the class
+    probability of a panoptic segment, or the score of an instance in the instance map and the picture, must be above;
+    None: 0.8 and 0.5. The list of instances is all of them, best first. For an image STEM.jpg:
 
     - STEM_panoptic.png: COCO's panoptic format, segment id = R + 256 G + 65536 B, 0 where nothing was found;
     - STEM_semantic.png: category id of every pixel (COCO's, ADE20K's 1 to 150, Cityscapes' label ids, not train ids);
@@ -68,6 +83,7 @@ def predict_images(
     """
     images, out = [Path(path) for path in images], Path(out)
     task, classes = get_dataset(experiment.dataset).task, classes_of(experiment.dataset)
+    check_threshold(threshold, experiment.dataset)
     check_images(images, out, task, raw)
     sizes = (None, None) if native_size else sides_at_test(experiment)
     try:
@@ -75,22 +91,32 @@ def predict_images(
     except OSError as error:
         raise BenchError(f"cannot make the folder {out} ({error.strerror}): give another one") from error
     model.eval()
-    written: list[Path] = []
     entries: list[dict] = []
     try:
-        for number, (path, image_id) in enumerate(zip(images, image_ids(images), strict=True), start=1):
+        for path, image_id in zip(images, image_ids(images), strict=True):
             try:
-                files, entry = _predict(model, path, image_id, task, classes, sizes, raw)
+                files, entry, found = _predict(model, path, image_id, task, classes, sizes, raw, threshold)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or re.search("(out of|allocate) memory", str(error)):  # numpy, torch
                     raise BenchError(f"image {path} needs more memory than there is: make it smaller") from error
                 raise
-            written += [_write(out / name, data) for name, data in files.items()]
+            for name, data in files.items():
+                _write(out / name, data)
             entries.append(entry)
-            progress(number, len(images), path.name)
+            yield Prediction(path, found, tuple(files), f"{path.stem}{_PICTURE}")
     finally:
-        written += [_write(out / name, data) for name, data in _collected(entries, task, classes).items()]
-    return written
+        for name, data in _collected(entries, task, classes).items():
+            _write(out / name, data)
+
+
+def check_threshold(threshold: float | None, dataset: str) -> None:
+    """Raises BenchError for one that is no probability, and where results have no score."""
+    if threshold is None:
+        return
+    if not 0 <= threshold <= 1:
+        raise BenchError(f"--threshold {threshold:g} is no probability: give a number from 0 to 1")
+    if get_dataset(dataset).task == "semantic":
+        raise BenchError(f"--threshold has no meaning on {dataset}: every pixel gets its best class; leave it out")
 
 
 def check_images(images: Sequence[Path], out: Path, task: str, raw: bool) -> None:
@@ -106,7 +132,7 @@ def check_images(images: Sequence[Path], out: Path, task: str, raw: bool) -> Non
             inputs[_identity(path)] = path
     owners: dict[str, object] = {name: f"the results of all images ({name})" for name in _COLLECTED[task]}
     for path in images:
-        for suffix in (*_SUFFIXES[task], "_overlay.jpg", ".json", *([".npz"] if raw else [])):
+        for suffix in (*_SUFFIXES[task], _PICTURE, ".json", *([".npz"] if raw else [])):
             name = path.stem + suffix
             if name in owners:
                 raise BenchError(f"the results of {path} would replace {owners[name]}: rename it or predict it apart")
@@ -139,8 +165,9 @@ def _predict(
     classes: Sequence[ClassInfo],
     test_sides: tuple[int | None, int | None],
     raw: bool,
-) -> tuple[dict[str, bytes], dict]:
-    """The result files of one image (name -> content), and what STEM.json holds."""
+    threshold: float | None,
+) -> tuple[dict[str, bytes], dict, str]:
+    """The result files of one image (name -> content), what STEM.json holds, and what was found in words."""
     pixels = read_image(path)
     image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
     batch = preprocess([image], normalisation=normalisation_of(model))
@@ -152,18 +179,30 @@ def _predict(
         raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
     height, width = pixels.shape[:2]
     sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), (height, width)
-    results = result_files(image_results(image_id, prediction, task, sizes, classes), classes, path.stem)
+    found = image_results(image_id, prediction, task, sizes, classes, threshold)
+    shown_score = SHOWN_SCORE if threshold is None else threshold
+    results = result_files(found, classes, path.stem, shown_score)
 
     header = {"id": image_id, "file_name": path.name, "height": height, "width": width}
     entry = {"image": header, **results.entry}
     files = {name: _encoded(Image.fromarray(labels), "PNG") for name, labels in results.pngs.items()}
     names = label_segments(results.segments, classes)
-    files[f"{path.stem}_overlay.jpg"] = _encoded(draw_overlay(pixels, results.segment_ids, names), "JPEG")
+    files[f"{path.stem}{_PICTURE}"] = _encoded(draw_overlay(pixels, results.segment_ids, names), "JPEG")
     files[f"{path.stem}.json"] = _json(entry)
     if raw:
         np.savez(buffer := io.BytesIO(), **{name: array.float().cpu().numpy() for name, array in arrays.items()})
         files[f"{path.stem}.npz"] = buffer.getvalue()
-    return files, entry
+    if results.segments or task == "semantic":
+        return files, entry, f"{len(results.segments)} {_SHOWN[task]}"
+    if task == "instance":
+        best, limit = max((instance["score"] for instance in found.instances), default=0.0), shown_score
+    else:
+        probabilities = arrays["class_logits"].float().softmax(-1)[:, :-1]  # without "no object"
+        best, limit = float(probabilities.max()), OBJECT_THRESHOLD if threshold is None else threshold
+    why = f"best score {best:.2f}, threshold {limit:g}"
+    if best > limit:
+        why += ", but most of its mask belongs to no object or to another one"
+    return files, entry, f"0 {_SHOWN[task]}: {why}"
 
 
 def _collected(entries: Sequence[dict], task: str, classes: Sequence[ClassInfo]) -> dict[str, bytes]:

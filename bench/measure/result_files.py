@@ -11,15 +11,15 @@ from bench.data.coco import id_colours
 from bench.data.run_lengths import bounding_box, segment_annotations
 from bench.evaluation.image_results import ImageResults
 
-SHOWN_SCORE = 0.5  # instances above it are in the instance map
+SHOWN_SCORE = 0.5  # instances above it are in the instance map, where nobody says otherwise
 
 
 @dataclass(frozen=True)
 class ResultFiles:
     """entry: what STEM.json holds of "panoptic", "instances", "semantic". pngs: file name -> pixels, uint8.
 
-    segment_ids: int [H, W], the map to show to people. segments: its segments, {"id", "category_id"} and for things
-    "score".
+    segment_ids: int [H, W], the map to show to people. segments: its segments, {"id", "category_id"} and "score",
+    which semantic ones have not.
     """
 
     entry: dict
@@ -28,7 +28,9 @@ class ResultFiles:
     segments: list[dict]
 
 
-def result_files(results: ImageResults, classes: Sequence[ClassInfo], stem: str) -> ResultFiles:
+def result_files(
+    results: ImageResults, classes: Sequence[ClassInfo], stem: str, shown_score: float = SHOWN_SCORE
+) -> ResultFiles:
     """Files of all that the image has; their names begin with `stem`. The map to show is the first that there is of
     panoptic, instance and semantic results."""
     entry: dict = {}
@@ -46,13 +48,15 @@ def result_files(results: ImageResults, classes: Sequence[ClassInfo], stem: str)
         pngs[name := f"{stem}_panoptic.png"] = id_colours(ids)
         entry["panoptic"] = {"file_name": name, "segments_info": segments}
     elif results.instances is not None:
-        ids = pngs[f"{stem}_instances.png"] = instance_map(entry["instances"], results.size)
-        segments = [{"id": number, **shown} for number, shown in enumerate(_shown(entry["instances"]), start=1)]
+        ids = pngs[f"{stem}_instances.png"] = instance_map(entry["instances"], results.size, shown_score)
+        segments = [
+            {"id": number, **shown} for number, shown in enumerate(_shown(entry["instances"], shown_score), start=1)
+        ]
     return ResultFiles(entry, pngs, ids, segments)
 
 
 def _segment_infos(results: ImageResults, classes: Sequence[ClassInfo]) -> list[dict]:
-    """COCO's `segments_info`; beyond COCO's keys a thing has `score`, the class probability of its query."""
+    """COCO's `segments_info`; beyond COCO's keys it has `score`, the class probability of its query."""
     things = {info.id: int(info.is_thing) for info in classes}
     infos = []
     annotations = segment_annotations(results.image_id, results.segment_ids, results.segments)
@@ -63,16 +67,16 @@ def _segment_infos(results: ImageResults, classes: Sequence[ClassInfo]) -> list[
     return infos
 
 
-def instance_map(instances: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
+def instance_map(instances: Sequence[dict], size: tuple[int, int], shown_score: float = SHOWN_SCORE) -> np.ndarray:
     """uint8 [H, W] of COCO result entries, best first: pixel k > 0 belongs to instances[k - 1], 0 to none.
 
-    Only scores above `SHOWN_SCORE` take part; where masks overlap, the better score lies on top.
+    Only scores above `shown_score` take part; where masks overlap, the better score lies on top.
     """
     ids = np.zeros(size, dtype=np.uint8)
-    for number, entry in reversed(list(enumerate(_shown(instances), start=1))):
+    for number, entry in reversed(list(enumerate(_shown(instances, shown_score), start=1))):
         ids[rle_codec.decode(entry["segmentation"]).astype(bool)] = number
     return ids
 
 
-def _shown(instances: Sequence[dict]) -> list[dict]:
-    return [entry for entry in instances if entry["score"] > SHOWN_SCORE]
+def _shown(instances: Sequence[dict], shown_score: float) -> list[dict]:
+    return [entry for entry in instances if entry["score"] > shown_score]

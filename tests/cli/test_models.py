@@ -64,9 +64,10 @@ def test_predict_raw_is_what_the_model_returns(bench, converted, tmp_path):
     path, image = picture(tmp_path / "7.png")
     code, out, _ = bench("predict", "--weights", converted, "--method", "hcformer", path, "--raw", "--native-size")
     assert code == 0
-    written = [tmp_path / line for line in out.split()]
-    assert {"7.npz", "7.json", "7_panoptic.png", "7_overlay.jpg", "panoptic.json"} <= {p.name for p in written}
-    assert all(p.is_file() and p.parent == tmp_path / "predictions" for p in written)
+    names = {"7.npz", "7.json", "7_panoptic.png", "7_semantic.png", "7_overlay.jpg"}
+    assert names <= {p.name for p in (tmp_path / "predictions").iterdir()} and all(name in out for name in names)
+    found, _ = out.splitlines()
+    assert found.startswith(f"{path}: 0 segments: best score 0.") and found.endswith("7_overlay.jpg")
     with torch.inference_mode():
         expected = open_weights(converted).build()(preprocess([image]))
     raw = np.load(tmp_path / "predictions" / "7.npz")
@@ -116,6 +117,9 @@ def test_mistakes(bench, released, converted, tmp_path):
     image, _ = picture(tmp_path / "a.png")
     mistake(bench("predict", "--weights", released, image), "not converted", "bench weights convert")
     mistake(bench("predict", "--weights", converted, "missing.png"), "missing.png")
+    mistake(bench("predict", "--weights", converted, "*.webp"), "*.webp")
+    mistake(bench("predict", "--weights", converted, image, "--device", "cuda:99"), "cuda:99", "cpu")
+    mistake(bench("predict", "--weights", converted, image, "--threshold", "80"), "--threshold 80")
     mistake(bench("predict", "--weights", converted, "--num-queries", 7, image), "num queries 5", "--num-queries")
     mistake(bench("predict", "--weights", converted, "--method", "hcformre", image), "did you mean 'hcformer'")
     mistake(bench("weights", "convert", released, *MODEL, "-o", released), "-o")

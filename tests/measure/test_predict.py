@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from bench import files
-from bench.data.images import FORMATS, read_image
+from bench.data.images import FORMATS, find_images, read_image
 from bench.data.registry import open_split
 from bench.data.synthesis import synthetic
 from bench.data.transforms import preprocess
@@ -33,8 +33,8 @@ from tests.measure.test_accuracy import Oracle
 SMALL = experiment("hcformer", "small", "synthetic_panoptic", "small")
 
 
-def run(model, images, out, exp=SMALL, raw=False, native_size=True, progress=lambda *_: None):
-    return predict_images(model, exp, images, out, raw, native_size, progress)
+def run(model, images, out, exp=SMALL, raw=False, native_size=True, threshold=None):
+    return list(predict_images(model, exp, images, out, raw, native_size, threshold))
 
 
 def picture(path: Path, height: int = 40, width: int = 70) -> Path:
@@ -106,9 +106,10 @@ def test_official_evaluators_find_a_perfect_prediction(tmp_path, monkeypatch):
 
 def test_small_model_raw_outputs_are_the_model_s(tmp_path, model):
     image = picture(tmp_path / "7.png", 45, 70)
-    written = run(model, [image], tmp_path / "out", raw=True)
-    names = {"7_panoptic.png", "7_semantic.png", "7_overlay.jpg", "7.json", "7.npz", "panoptic.json", "instances.json"}
-    assert {path.name for path in written} == names == {path.name for path in (tmp_path / "out").iterdir()}
+    (written,) = run(model, [image], tmp_path / "out", raw=True)
+    names = {"7_panoptic.png", "7_semantic.png", "7_overlay.jpg", "7.json", "7.npz"}
+    assert set(written.files) == names and written.picture == "7_overlay.jpg"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"panoptic.json", "instances.json"}
 
     pixels = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)
     with torch.inference_mode():
@@ -171,9 +172,7 @@ def test_protocol_size_or_the_image_s_own(tmp_path, monkeypatch):
 
 def test_result_of_an_image_depends_on_no_other(tmp_path, model):
     images = [picture(tmp_path / "12.png"), picture(tmp_path / "4.png", 33, 64)]
-    seen = []
-    run(model, images, tmp_path / "both", raw=True, progress=lambda *report: seen.append(report))
-    assert seen == [(1, 2, "12.png"), (2, 2, "4.png")]
+    assert [done.image for done in run(model, images, tmp_path / "both", raw=True)] == images
     run(model, images[1:], tmp_path / "one", raw=True)
     for path in (tmp_path / "one").glob("4*"):
         assert path.read_bytes() == (tmp_path / "both" / path.name).read_bytes(), path.name
@@ -204,6 +203,90 @@ def test_image_ids():
     assert ids("7.jpg", "cat.jpg", "9.jpg") == [1, 2, 3]
     assert ids("7.jpg", "007.jpg") == [1, 2], "one number twice"
     assert ids("²" + ".jpg", "8.jpg") == [1, 2] == ids("9" * 30 + ".jpg", "8.jpg")
+
+
+# The threshold
+
+
+class Unsure(LeftHalf):
+    """As `LeftHalf`, with class probabilities of 0.6 (left) and 0.3 beside "no object"; `logits` of its masks: 9."""
+
+    def forward(self, images):
+        found = super().forward(images)
+        probabilities = torch.full((1, 2, self.num_classes + 1), 1e-9)
+        probabilities[0, 0, 0], probabilities[0, 1, 1] = 0.6, 0.3
+        probabilities[..., -1] = 1 - probabilities[..., :-1].sum(-1)
+        return MaskPrediction(probabilities.log(), found.mask_logits)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "found", "scores"),
+    [
+        (None, "0 segments: best score 0.60, threshold 0.8", []),
+        (0.61, "0 segments: best score 0.60, threshold 0.61", []),
+        (0.59, "1 segments", [0.6]),
+        (0.0, "1 segments", [0.6]),  # at best "no object" is no segment, whatever the threshold
+    ],
+)
+def test_threshold_of_segments(tmp_path, threshold, found, scores):
+    (done,) = run(Unsure(), [picture(tmp_path / "a.png", 32, 64)], tmp_path / "out", threshold=threshold)
+    assert done.found == found
+    segments = content(tmp_path / "out" / "a.json")["panoptic"]["segments_info"]
+    assert [segment["score"] for segment in segments] == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "found"),
+    [(None, "1 instances"), (0.61, "0 instances: best score 0.60, threshold 0.61"), (0.2, "2 instances")],
+)
+def test_threshold_of_instances(tmp_path, threshold, found):
+    exp = experiment("mask2former", "r50", "coco_instance", "paper")
+    (done,) = run(Unsure(80), [picture(tmp_path / "a.png", 32, 64)], tmp_path / "out", exp, threshold=threshold)
+    assert done.found == found
+    shown = np.unique(np.array(Image.open(tmp_path / "out" / "a_instances.png")))
+    assert np.count_nonzero(shown) == int(found[0])
+    scores = [entry["score"] for entry in content(tmp_path / "out" / "instances.json")]
+    assert scores[:2] == pytest.approx([0.6, 0.3], abs=5e-3), "the official file holds all, whatever is shown"
+
+
+def test_nothing_found_although_sure(tmp_path):
+    class Nowhere(LeftHalf):
+        def forward(self, images):
+            found = super().forward(images)
+            return MaskPrediction(found.class_logits, found.mask_logits * 0 - 9)
+
+    (done,) = run(Nowhere(), [picture(tmp_path / "a.png")], tmp_path / "out")
+    assert done.found.startswith("0 segments: best score 1.00, threshold 0.8, but most of its mask")
+
+
+def test_threshold_that_means_nothing(tmp_path):
+    image, model = picture(tmp_path / "a.png"), LeftHalf(150)
+    for wrong in (-0.1, 1.5, float("nan")):
+        refused("--threshold", "0 to 1", call=lambda wrong=wrong: run(model, [image], tmp_path / "o", threshold=wrong))
+    exp = experiment("mask2former", "r50", "ade20k", "paper")
+    refused("--threshold", "ade20k", call=lambda: run(model, [image], tmp_path / "o", exp, threshold=0.5))
+    assert not model.inputs and not (tmp_path / "o").exists()
+
+
+# Which images
+
+
+def test_folders_and_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    for name in ("a.png", "b/2.JPG", "b/1.jpeg", "b/.hidden.png", "b/notes.txt", "[1].png", "1.png"):
+        (tmp_path / name).touch()
+
+    def found(*names):
+        return [str(path) for path in find_images([Path(name) for name in names])]
+
+    assert found("a.png", "b") == ["a.png", "b/1.jpeg", "b/2.JPG"]
+    assert found("b/*.JPG") == ["b/2.JPG"] and found("**/*.j*", "a.png") == ["b/1.jpeg", "a.png"]
+    assert found("[1].png") == ["[1].png"], "a file of that name is no pattern"
+    assert found("missing.png") == ["missing.png"], "refused when it is opened"
+    (tmp_path / "empty").mkdir()
+    refused("empty", call=lambda: found("empty"))
+    refused("*.webp", call=lambda: found("*.webp"))
 
 
 # What is already there
