@@ -50,7 +50,8 @@ _panels: dict[str, list[tuple[str, Callable[..., None] | typer.Typer]]] = {
     ],
     options.TRAIN: [("train", cli_train.train), ("launch", cli_launch.launch), ("recipe", cli_recipe.recipe)],
     options.CHECKPOINT: [
-        ("predict", cli_models.predict), ("score", cli_score.score), ("weights", cli_models.weights),
+        ("predict", cli_models.predict), ("score", cli_score.score), ("compare", cli_score.compare),
+        ("weights", cli_models.weights),
     ],
     options.DATA: [("data", cli_data.data)],
     options.CHECK: [
