@@ -122,8 +122,10 @@ def _comparison_text(found: "Comparison") -> str:
         f"{letter}: {plain(str(side.paths[0].parent))}, {_models(side)}"
         for letter, side in (("A", found.a), ("B", found.b))
     ]
-    note = f"In brackets: {LEVEL} % intervals over images ({DRAWS} draws with replacement)."
-    return "\n".join([_answer(found), "", *names, "", table, "", note])
+    notes = [f"In brackets: {LEVEL} % intervals over images ({DRAWS} draws with replacement)."]
+    if found.unpaired:
+        notes = [f"Unpaired, how sure a difference is cannot be said: {found.unpaired}."]
+    return "\n".join([_answer(found), "", *names, "", table, "", *notes])
 
 
 def _answer(found: "Comparison") -> str:
@@ -131,10 +133,7 @@ def _answer(found: "Comparison") -> str:
     difference = f"A - B is {first.a - first.b:+.2f}"
     low, high = first.of_difference or (0, 0)
     if found.unpaired:
-        return (
-            f"{difference} in {first.metric}{_seeds(first)}; how sure that is cannot be said, for it is not paired by "
-            f"image: {found.unpaired}"
-        )
+        return f"{difference} in {first.metric}, unpaired{_seeds(first)}"
     if low <= 0 <= high:
         interval = interval_text(first.of_difference)
         return f"no clear difference in {first.metric}: {difference} {interval} {images}{_seeds(first)}"

@@ -151,8 +151,7 @@ def _check_alike(records: Sequence[Record]) -> None:
 
 def _no_counts(record: Path) -> str:
     return (
-        f"no {_counts_path(record)}, where an evaluation leaves its counts of each image; give the store that it was "
-        "run in, or evaluate again"
+        f"no {_counts_path(record)}, which an evaluation leaves: give the store that it was run in, or evaluate again"
     )
 
 
