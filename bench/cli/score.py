@@ -122,9 +122,11 @@ def _comparison_text(found: "Comparison") -> str:
         f"{letter}: {plain(str(side.paths[0].parent))}, {_models(side)}"
         for letter, side in (("A", found.a), ("B", found.b))
     ]
-    notes = [f"In brackets: {LEVEL} % intervals over images ({DRAWS} draws with replacement)."]
+    notes = []
+    if any(m.of_a or m.of_b for m in found.metrics):
+        notes.append(f"In brackets: {LEVEL} % intervals over images ({DRAWS} draws with replacement).")
     if found.unpaired:
-        notes = [f"Unpaired, how sure a difference is cannot be said: {found.unpaired}."]
+        notes.append(f"Unpaired, how sure a difference is cannot be said: {found.unpaired}.")
     return "\n".join([_answer(found), "", *names, "", table, "", *notes])
 
 
