@@ -16,6 +16,7 @@ from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_fo
 from bench.files import write_atomically
 
 SCHEMA = 1
+MOST_BYTES = 1 << 24  # of a record; a few kB are usual
 KINDS = ("complexity", "latency", "accuracy", "released")
 WEIGHTS_FACTS = ("file", "sha256", "source", "source_sha256", "format")
 REQUIRED_PROVENANCE = ("commit", "dirty", "versions", "cpu", "gpu", "start", "duration_s")
@@ -41,7 +42,8 @@ class Record:
     A "released" record is the accuracy of a checkpoint that somebody else trained, which has neither: its
     `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of.
 
-    metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}.
+    metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}; "interval":
+    [low, high] of those that `bench.evaluation.uncertainty.bootstrap` has of images, which older records lack.
     samples: raw values, name -> list of numbers; of a latency also those of what it is compared with, in the same
     rounds (see `samples_beside`).  details: further plain JSON facts (protocol, data set).
     provenance: see `bench.provenance.collect`, with "duration_s" added. `details["run"]` names the run in which
@@ -72,6 +74,8 @@ class Record:
         for name, metric in self.metrics.items():
             if not _is_metric(metric):
                 raise ValueError(f"metric '{name}' needs a finite value, a unit and n of at least 1")
+            if "interval" in metric and not _is_interval(metric["interval"]):
+                raise ValueError(f"the interval of metric '{name}' needs two finite numbers, the lower first")
         for name in ("samples", "details", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} must map names to values")
@@ -204,16 +208,22 @@ class Store:
             yield True
 
     def _read(self, path: Path) -> Record:
-        remedy = "delete it and run again"
-        try:
-            record = Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise BenchError(f"cannot read record {path} ({error.strerror}): check its permissions") from error
-        except (ValueError, TypeError, KeyError, BenchError) as error:
-            raise BenchError(f"record {path} is damaged or foreign ({one_line(error)}): {remedy}") from error
+        record = read_record(path)
         if (path.parent.name, path.stem) != (record.key, record.name):
-            raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
+            raise BenchError(f"record {path} holds another measurement than its name says: delete it and run again")
         return record
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file, whatever that is called. Raises BenchError for a file that cannot be read or is none."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        return Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BenchError(f"cannot read record {path} ({error.strerror}): check its permissions") from error
+    except (ValueError, TypeError, KeyError, RecursionError, BenchError) as error:
+        raise BenchError(f"record {path} is damaged or foreign ({one_line(error)}): delete it and run again") from error
 
 
 def samples_beside(metric: str, other: Experiment) -> str:
@@ -259,3 +269,11 @@ def _is_metric(metric: object) -> bool:
     if not isinstance(value, int | float) or not isinstance(count, int | float):
         return False
     return math.isfinite(value) and count >= 1 and isinstance(metric.get("unit"), str)
+
+
+def _is_interval(interval: object) -> bool:
+    if not isinstance(interval, Sequence) or len(interval) != 2:
+        return False
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in interval):
+        return False
+    return interval[0] <= interval[1]

@@ -51,7 +51,8 @@ _panels: dict[str, list[tuple[str, Callable[..., None] | typer.Typer]]] = {
     ],
     options.TRAIN: [("train", cli_train.train), ("launch", cli_launch.launch), ("recipe", cli_recipe.recipe)],
     options.CHECKPOINT: [
-        ("predict", cli_predict.predict), ("score", cli_score.score), ("weights", cli_models.weights),
+        ("predict", cli_predict.predict), ("score", cli_score.score), ("compare", cli_score.compare),
+        ("weights", cli_models.weights),
     ],
     options.DATA: [("data", cli_data.data)],
     options.CHECK: [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options, stores
+from bench.cli.score import recorded_metrics
 from bench.errors import BenchError, unknown_name
 
 if TYPE_CHECKING:
@@ -179,9 +180,5 @@ def _write(table: str, folder: Path | None, reference: Path | None) -> list[Path
 
 
 def _print_released(experiment: "Experiment", store: "Store") -> None:
-    from tabulate import tabulate
-
-    record = store.get(experiment, "released")
-    rows = [(name, metric["value"], metric["unit"], metric["n"]) for name, metric in record.metrics.items()]
-    typer.echo(tabulate(rows, ["metric", "released checkpoint", "unit", "n"], floatfmt=".2f"))
+    typer.echo(recorded_metrics(store.get(experiment, "released").metrics, "released checkpoint"))
     typer.echo(f"written: {store.record_path(experiment, 'released')}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options, stores
+from bench.cli.score import recorded_metrics
 from bench.experiments.recipe import CHOICES
 
 PLAIN_REPORT_SECONDS = 20.0
@@ -145,9 +146,5 @@ def _description(facts: dict, device: str) -> str:
 
 
 def _print_record(experiment, seed: int, store) -> None:
-    from tabulate import tabulate
-
-    record = store.get(experiment, "accuracy", seed)
-    rows = [(name, metric["value"], metric["unit"], metric["n"]) for name, metric in record.metrics.items()]
-    typer.echo(tabulate(rows, ["metric", "value", "unit", "n"], floatfmt=".2f"))
+    typer.echo(recorded_metrics(store.get(experiment, "accuracy", seed).metrics, "value"))
     typer.echo(f"written: {store.record_path(experiment, 'accuracy', seed)}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +15,20 @@ from bench.evaluation.instance import InstanceEvaluator
 from bench.evaluation.panoptic import PanopticEvaluator
 from bench.evaluation.prediction_writer import PredictionWriter
 from bench.evaluation.semantic import SemanticEvaluator
+from bench.evaluation.uncertainty.bootstrap import Interval, intervals
+from bench.evaluation.uncertainty.file import IMAGE_COUNTS, write_counts
 from bench.training.distributed import Stopped, World
 
 LOGS = "images-*.jsonl"
+
+
+class Evaluation(NamedTuple):
+    """values: the metrics of the data set's task in percent. intervals: of those that have one, see
+    `bench.evaluation.uncertainty.bootstrap`. seconds: of work, without the intervals'."""
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    seconds: float
 
 
 def make_evaluator(dataset) -> Evaluator:
@@ -38,12 +50,13 @@ def evaluate_shared(
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
     predictions: PredictionWriter | None = None,
-) -> tuple[dict[str, float], float] | None:
-    """The metrics of the data set's task in percent, and the seconds of work; None in all processes but the first.
+) -> Evaluation | None:
+    """Evaluate a model on the data set; None in all processes but the first.
 
     predict: the results of the image at an index. Of the images that are missing in the logs in
     `folder`, each process takes every `world.size`-th; the logs may come from any number of processes. identity: plain
     JSON facts that decide the result; logs of another are begun anew. Metrics do not depend on who measured what.
+    What they are made of, image by image, is left in `folder` (`IMAGE_COUNTS`).
     Raises Stopped when `stop` says so, between two images.
     """
     evaluator = make_evaluator(dataset)
@@ -74,12 +87,14 @@ def evaluate_shared(
         evaluator.take(measured[image_id])
     if predictions is not None:
         predictions.finish()
-    return evaluator.compute(), sum(log.seconds for log in logs)
+    values, counts = evaluator.compute(), evaluator.image_counts()
+    write_counts(counts, folder / IMAGE_COUNTS)
+    return Evaluation(values, intervals(counts), sum(log.seconds for log in logs))
 
 
 def clear(folder: Path) -> None:
-    """Remove the logs of an earlier evaluation."""
-    for path in folder.glob(LOGS):
+    """Remove the logs and counts of an earlier evaluation."""
+    for path in (*folder.glob(LOGS), *folder.glob(IMAGE_COUNTS)):
         path.unlink()
 
 

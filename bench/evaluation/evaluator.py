@@ -1,10 +1,13 @@
 """What the evaluators of all tasks share: predictions of one image after the other, a few numbers kept of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from bench.errors import BenchError
 from bench.evaluation.image_results import ImageResults
 from bench.evaluation.postprocess import Size
+from bench.evaluation.uncertainty.bootstrap import Counts, ImageCounts
 
 
 class Evaluator:
@@ -12,7 +15,8 @@ class Evaluator:
 
     Measuring an image keeps nothing and may happen in any process; what it gives is taken by one, in any order.
     Subclasses say what is counted of an image's results (`measure`), who counts it (`_counters`: name in what is
-    measured -> object with `take(image_id, measured)`) and what comes out (`_compute`).
+    measured -> object with `take(image_id, measured)`), what comes out (`_compute`) and what that is made of
+    (`_parts`).
     """
 
     def __init__(self, dataset):
@@ -55,10 +59,18 @@ class Evaluator:
             raise BenchError("nothing to evaluate: no image was added; check the split and the number of images")
         return self._compute()
 
+    def image_counts(self) -> ImageCounts:
+        """What the metrics over the images taken are made of, image by image."""
+        image_ids = sorted(self._taken)
+        return ImageCounts(np.array(image_ids, dtype=np.int64), self._parts(image_ids))
+
     def _counters(self) -> dict:
         raise NotImplementedError
 
     def _compute(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def _parts(self, image_ids: Sequence[int]) -> list[Counts]:
         raise NotImplementedError
 
     def _image(self, results: ImageResults) -> dict:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.data.run_lengths import to_rle
@@ -11,6 +11,7 @@ from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.image_results import ImageResults
 from bench.evaluation.overlaps import AREAS, InstanceOverlaps, measure_overlaps
 from bench.evaluation.postprocess import Size
+from bench.evaluation.uncertainty.bootstrap import Counts
 
 _KEYS = ("image_id", "category_id", "segmentation", "area", "iscrowd")
 
@@ -34,6 +35,11 @@ class InstanceEvaluator(Evaluator):
 
     def _counters(self) -> dict:
         return {"overlaps": self._overlaps}
+
+    def _parts(self, image_ids: Sequence[int]) -> list[Counts]:
+        sizes = ("AP", *(f"AP_{size}" for size in AREAS[1:]))
+        matches = self._overlaps.matches
+        return [matches(image_ids, sizes), matches(image_ids, ("AP_boundary",), "boundaries")]
 
     def _compute(self) -> dict[str, float]:
         masks = self._overlaps.average_precision(areas=AREAS)

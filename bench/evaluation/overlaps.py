@@ -9,11 +9,14 @@ import contextlib
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from faster_coco_eval.core import mask as boundary_codec
 from pycocotools import mask as rle_codec
 from pycocotools.cocoeval import COCOeval
+
+from bench.evaluation.uncertainty.matches import InstanceMatches
 
 MAX_DETECTIONS = 100  # of one class in one image, COCO's largest
 DILATION_RATIO = 0.02
@@ -49,27 +52,50 @@ class InstanceOverlaps:
     def __init__(self, category_ids: Sequence[int]):
         self._category_ids = sorted(category_ids)
         self._images: dict[int, dict[str, np.ndarray]] = {}
+        self._evaluated: dict[tuple[str, int], list[_ClassResult]] = {}  # by overlaps and number of areas
 
     def take(self, image_id: int, measured: Mapping) -> None:
         """Count one image; the order of images does not matter."""
         columns = {f"{side} {name}": values for side in ("found", "true") for name, values in measured[side].items()}
         columns |= {name: measured[name] for name in ("overlaps", "boundaries") if name in measured}
         self._images[image_id] = {name: np.array(values) for name, values in columns.items()}
+        self._evaluated.clear()
 
     def average_precision(self, overlaps: str = "overlaps", areas: Sequence[str] = AREAS[:1]) -> dict[str, float]:
         """AP in percent by area, of the first of `AREAS`; nan where the ground truth has no instance of that size.
 
         overlaps: "overlaps" of masks, or "boundaries".
         """
-        by_class = self._by_class(overlaps)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
-            precision = [_class_precision(by_class.get(id_, {}), len(areas)) for id_ in self._category_ids]
-        stacked = np.stack(precision, axis=2)  # [thresholds, recalls, classes, areas]
+        results = self._evaluate(overlaps, len(areas))
+        stacked = np.stack([result.precision for result in results], axis=2)  # [thresholds, recalls, classes, areas]
         averages = {}
         for index, area in enumerate(areas):
             values = stacked[..., index]
             averages[area] = 100.0 * float(np.mean(values[values > -1])) if (values > -1).any() else float("nan")
         return averages
+
+    def matches(self, image_ids: Sequence[int], names: tuple[str, ...], overlaps: str = "overlaps") -> InstanceMatches:
+        """What matches in these images, in their order; names: of the AP in the first of `AREAS`."""
+        position = {image_id: index for index, image_id in enumerate(image_ids)}
+        columns: dict[str, list[np.ndarray]] = defaultdict(list)
+        for index, result in enumerate(self._evaluate(overlaps, len(names))):
+            positions = np.array([position[image_id] for image_id in result.image_ids], dtype=np.int32)
+            image, true_image = positions[result.image], positions[result.true_image]
+            for name, some in (("", image), ("true_", true_image)):
+                columns[f"{name}image"].append(some)
+                columns[f"{name}category"].append(np.full(len(some), index, np.int32))
+            for name in ("matched", "ignored", "true_count"):
+                columns[name].append(getattr(result, name))
+        return InstanceMatches(names, **{name: np.concatenate(some, axis=-1) for name, some in columns.items()})
+
+    def _evaluate(self, overlaps: str, areas: int) -> list["_ClassResult"]:
+        """Of each class; matching is done once."""
+        if (overlaps, areas) not in self._evaluated:
+            by_class = self._by_class(overlaps)
+            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
+                results = [_evaluate_class(by_class.get(id_, {}), areas) for id_ in self._category_ids]
+            self._evaluated[overlaps, areas] = results
+        return self._evaluated[overlaps, areas]
 
     def _by_class(self, overlaps: str) -> dict[int, dict[int, tuple]]:
         """class -> image -> its detections, its truth (as pycocotools wants them), their overlaps [D, G]."""
@@ -113,14 +139,50 @@ class _MeasuredEval(COCOeval):
         return self._overlaps[int(imgId)]
 
 
-def _class_precision(images: Mapping[int, tuple], areas: int) -> np.ndarray:
-    """Precision [thresholds, recalls, areas] of one class, -1 where it has no truth."""
+@dataclass(frozen=True)
+class _ClassResult:
+    """precision: [thresholds, recalls, areas] of one class, -1 where it has no truth. The other arrays are as those of
+    `InstanceMatches`, images being indices into `image_ids`."""
+
+    precision: np.ndarray
+    image_ids: list[int]
+    image: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+    true_image: np.ndarray
+    true_count: np.ndarray
+
+
+def _evaluate_class(images: Mapping[int, tuple], areas: int) -> _ClassResult:
     evaluation = _MeasuredEval(images, areas)
     if not images:
-        return np.full((len(evaluation.params.iouThrs), len(evaluation.params.recThrs), areas), -1.0)
+        precision = np.full((len(evaluation.params.iouThrs), len(evaluation.params.recThrs), areas), -1.0)
+        nowhere, nothing = np.zeros(0, np.int32), np.zeros((areas, 0))
+        bits = nothing.astype(np.uint16)
+        return _ClassResult(precision, [], nowhere, bits, bits, nowhere, nothing.astype(np.int32))
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, 0, :, 0]
+    image_ids = sorted(images)
+    by_area = np.array(evaluation.evalImgs, dtype=object).reshape(areas, len(image_ids))
+    scores = [found["dtScores"] for found in by_area[0]]
+    order = np.argsort(-np.concatenate(scores), kind="mergesort")  # as pycocotools' accumulate has it
+    true = np.array([[np.count_nonzero(found["gtIgnore"] == 0) for found in row] for row in by_area], np.int32)
+    counting = np.flatnonzero(true.any(0))
+    return _ClassResult(
+        evaluation.eval["precision"][:, :, 0, :, 0],
+        image_ids,
+        np.repeat(np.arange(len(image_ids)), list(map(len, scores)))[order],
+        np.stack([_bits([found["dtMatches"] for found in row])[order] for row in by_area]),
+        np.stack([_bits([found["dtIgnore"] for found in row])[order] for row in by_area]),
+        counting.astype(np.int32),
+        true[:, counting],
+    )
+
+
+def _bits(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Of arrays [thresholds, detections], a bit for each threshold where something is, uint16 [all detections]."""
+    found = np.concatenate(columns, axis=1) != 0
+    return (found * (1 << np.arange(len(found)))[:, None]).sum(0).astype(np.uint16)
 
 
 def _by_class(entries: Sequence[Mapping]) -> dict[int, list[Mapping]]:

@@ -17,6 +17,7 @@ from bench.evaluation.overlaps import InstanceOverlaps, measure_overlaps
 from bench.evaluation.postprocess import Size
 from bench.evaluation.quality import PanopticQuality
 from bench.evaluation.semantic import Confusion
+from bench.evaluation.uncertainty.bootstrap import Counts
 
 VOID = -1  # label of pixels without ground truth
 
@@ -71,6 +72,13 @@ class PanopticEvaluator(Evaluator):
 
     def _counters(self) -> dict:
         return {"quality": self._quality, "overlaps": self._overlaps, "confusion": self._confusion}
+
+    def _parts(self, image_ids: Sequence[int]) -> list[Counts]:
+        return [
+            self._quality.counts(image_ids),
+            self._overlaps.matches(image_ids, ("AP_pan_th",)),
+            self._confusion.counts(image_ids, ("mIoU_pan",)),
+        ]
 
     def _compute(self) -> dict[str, float]:
         return {

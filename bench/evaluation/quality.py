@@ -6,6 +6,8 @@ import numpy as np
 from hotcoco.metrics import panoptic_quality
 from hotcoco.panoptic import PanopticEval
 
+from bench.evaluation.uncertainty.counts import PanopticCounts
+
 _COUNTS = ("iou", "tp", "fp", "fn")
 
 
@@ -55,6 +57,19 @@ class PanopticQuality:
                 qualities["PQ"].append(quality)
                 qualities["PQ_th" if category["isthing"] else "PQ_st"].append(quality)
         return {name: float(np.mean(values)) if values else float("nan") for name, values in qualities.items()}
+
+    def counts(self, image_ids: Sequence[int]) -> PanopticCounts:
+        """What was taken of these images, in their order."""
+        rows = [self._images[image_id] for image_id in image_ids]
+        table = np.concatenate(rows)  # (category id, iou, tp, fp, fn)
+        index = {category["id"]: position for position, category in enumerate(self._categories)}
+        return PanopticCounts(
+            ("PQ", "PQ_th", "PQ_st"),
+            np.repeat(np.arange(len(rows), dtype=np.int32), list(map(len, rows))),
+            np.array([index[int(id_)] for id_ in table[:, 0]], dtype=np.int32),
+            table[:, 1:],
+            np.array([bool(category["isthing"]) for category in self._categories]),
+        )
 
 
 def _numbered(annotations: Sequence[Mapping]) -> list[dict]:

@@ -1,12 +1,14 @@
 """mIoU and pixel accuracy of semantic segmentation, as in table 3 of the paper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bench.errors import BenchError
 from bench.evaluation.evaluator import Evaluator, check_size
 from bench.evaluation.image_results import ImageResults
+from bench.evaluation.uncertainty.bootstrap import Counts
+from bench.evaluation.uncertainty.counts import PixelCounts
 
 
 class Confusion:
@@ -19,6 +21,7 @@ class Confusion:
     def __init__(self, num_classes: int, missing_counts: bool = False):
         self._pixels = np.zeros((num_classes, num_classes), dtype=np.int64)  # [truth, prediction]
         self._missing_counts = missing_counts
+        self._images: dict[int, np.ndarray] = {}  # rows (class, right, true and predicted pixels)
 
     def measure(self, truth: np.ndarray, predicted: np.ndarray) -> dict:
         """Of one image, what `take` counts, as plain JSON values: places in the matrix that are not zero, and pixels.
@@ -34,7 +37,14 @@ class Confusion:
 
     def take(self, image_id: int, measured: Mapping) -> None:
         """Count one image; the order of images does not matter."""
-        self._pixels.reshape(-1)[measured["places"]] += np.array(measured["pixels"], dtype=np.int64)
+        places, pixels = (np.array(measured[name], dtype=np.int64) for name in ("places", "pixels"))
+        self._pixels.reshape(-1)[places] += pixels
+        rows = np.zeros((len(self._pixels), 4), np.int64)
+        rows[:, 0] = np.arange(len(rows))
+        true, predicted = np.divmod(places, len(rows))
+        for column, (kind, some) in enumerate(((true, true == predicted), (true, ...), (predicted, ...)), start=1):
+            np.add.at(rows[:, column], kind[some], pixels[some])
+        self._images[image_id] = rows[rows[:, 1:].any(1)]
 
     def mean_iou(self) -> float:
         """Mean IoU in percent over the classes that are in the truth (see `missing_counts`); nan without any."""
@@ -47,6 +57,18 @@ class Confusion:
         """Share of the pixels that are not ignored and right, in percent; nan without any."""
         total = self._pixels.sum()
         return 100.0 * float(self._pixels.trace() / total) if total else float("nan")
+
+    def counts(self, image_ids: Sequence[int], names: tuple[str, ...]) -> PixelCounts:
+        """What was taken of these images, in their order; names: of the mean IoU and, if wanted, of the accuracy."""
+        rows = [self._images[image_id] for image_id in image_ids]
+        table = np.concatenate(rows)
+        return PixelCounts(
+            names,
+            np.repeat(np.arange(len(rows), dtype=np.int32), list(map(len, rows))),
+            table[:, 0].astype(np.int32),
+            table[:, 1:],
+            np.array([self._missing_counts]),
+        )
 
 
 class SemanticEvaluator(Evaluator):
@@ -72,6 +94,9 @@ class SemanticEvaluator(Evaluator):
 
     def _counters(self) -> dict:
         return {"confusion": self._confusion}
+
+    def _parts(self, image_ids: Sequence[int]) -> list[Counts]:
+        return [self._confusion.counts(image_ids, ("mIoU", "pixel_accuracy"))]
 
     def _compute(self) -> dict[str, float]:
         return {"mIoU": self._confusion.mean_iou(), "pixel_accuracy": self._confusion.pixel_accuracy()}

@@ -13,7 +13,7 @@ from bench.data.coco import Sample
 from bench.data.registry import open_split, split_fingerprint
 from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
-from bench.evaluation.evaluate import clear, evaluate_shared
+from bench.evaluation.evaluate import Evaluation, clear, evaluate_shared
 from bench.evaluation.image_results import ImageResults, image_results
 from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments.backbones import get_backbone
@@ -106,10 +106,9 @@ def measure_accuracy(
         return None
     if at_paper_scale:  # days of work; a small model is trained again in minutes
         _keep(model, experiment, seed, folder / WEIGHTS)
-    values, seconds = found
-    metrics = percentages(values, len(val_set))
+    metrics = percentages(found, len(val_set))
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
-    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
+    metrics["evaluation_seconds"] = {"value": found.seconds, "unit": "s", "n": len(val_set)}
     metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
     details = {
         "imagenet_weights": weights,
@@ -128,7 +127,7 @@ def measure_accuracy(
         "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
     }
-    return Measured(metrics, result.seconds + seconds, details, recipe=recipe)
+    return Measured(metrics, result.seconds + found.seconds, details, recipe=recipe)
 
 
 def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> tuple[nn.Module, str]:
@@ -192,6 +191,12 @@ def predict_image(model: nn.Module, dataset: Dataset, sample: Sample, resizing: 
     return image_results(sample.image_id, output, dataset.task, sizes, dataset.categories)
 
 
-def percentages(values: dict[str, float], images: int) -> dict[str, dict]:
+def percentages(found: Evaluation, images: int) -> dict[str, dict]:
     """Metrics of a record; one without a value (nan) is left out."""
-    return {name: {"value": value, "unit": "%", "n": images} for name, value in values.items() if value == value}
+    metrics: dict[str, dict] = {}
+    for name, value in found.values.items():
+        if value == value:
+            metrics[name] = {"value": value, "unit": "%", "n": images}
+            if name in found.intervals:
+                metrics[name]["interval"] = list(found.intervals[name])
+    return metrics

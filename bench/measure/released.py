@@ -88,15 +88,15 @@ def measure_released(
 
     world = World(device=device)
     predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, world)
-    values, seconds = evaluate_shared(
+    found = evaluate_shared(
         lambda index: predict_image(model, val_set, val_set[index], resizing),
         val_set, folder, identity, world, on_image, predictions=predictions,
     )  # fmt: skip
-    metrics = percentages(values, len(val_set))
-    metrics["evaluation_seconds"] = {"value": seconds, "unit": "s", "n": len(val_set)}
+    metrics = percentages(found, len(val_set))
+    metrics["evaluation_seconds"] = {"value": found.seconds, "unit": "s", "n": len(val_set)}
     details |= {
         "resumed_after_images": counts[0],
         "sizes": experiment.sizes or "the paper's",
         "parameters": parameters,
     }
-    return Measured(metrics, seconds, details)
+    return Measured(metrics, found.seconds, details)

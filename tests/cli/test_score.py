@@ -36,8 +36,12 @@ def test_score_prints_the_numbers_of_the_evaluation(bench, evaluated):
     folder, metrics = evaluated
     code, out, _ = bench("score", "synthetic_panoptic", folder)
     assert code == 0
-    printed = {name: float(value) for name, value in re.findall(r"^(\w+) +([\d.e-]+) +% +3$", out, re.MULTILINE)}
-    assert printed == {name: value for name, value in metrics.items() if value == value}
+    lines = re.findall(r"^(\w+) +([\d.e-]+) +\[([\d.]+), ([\d.]+)\] +% +3$", out, re.MULTILINE)
+    assert {name: float(value) for name, value, *_ in lines} == {
+        n: value for n, value in metrics.items() if value == value
+    }
+    low, high = next((float(low), float(high)) for name, _, low, high in lines if name == "mIoU_pan")
+    assert low < metrics["mIoU_pan"] < high and "95 % interval" in out
     assert metrics["mIoU_pan"] > 0 and "some\\nmodel" in out and "version 0" in out
 
 

@@ -46,7 +46,7 @@ def predict(dataset):
 @pytest.fixture
 def expected(dataset, predict, tmp_path):
     (tmp_path / "expected").mkdir()
-    values, _ = evaluate_shared(predict, dataset, tmp_path / "expected", IDENTITY, ALONE)
+    values = evaluate_shared(predict, dataset, tmp_path / "expected", IDENTITY, ALONE).values
     assert 0 < values["PQ"] < 100
     predict.asked.clear()
     return values
@@ -79,7 +79,7 @@ def test_goes_on_with_another_number_of_processes(dataset, predict, tmp_path, ex
     with (tmp_path / "images-2.jsonl").open("a") as file:
         file.write('{"half a line')  # of a process that was killed
     seen = []
-    values, seconds = evaluate_shared(
+    values, _, seconds = evaluate_shared(
         predict, dataset, tmp_path, IDENTITY, ALONE, lambda done, total: seen.append((done, total))
     )
     assert values == expected and sorted(predict.asked) == list(range(7))

@@ -11,7 +11,7 @@ from bench.data.coco import CocoPanoptic
 from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
-from bench.evaluation.evaluate import make_evaluator
+from bench.evaluation.evaluate import Evaluation, make_evaluator
 from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.experiments.datasets import DATASETS
@@ -121,7 +121,7 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(accuracy, "train", train)
     values = {"PQ": 50.0, "PQ_th": 0.0, "PQ_st": float("nan")}
-    monkeypatch.setattr(accuracy, "evaluate_shared", lambda *args: (values, 1.25))
+    monkeypatch.setattr(accuracy, "evaluate_shared", lambda *args: Evaluation(values, {"PQ": (45.0, 55.0)}, 1.25))
     return calls
 
 
@@ -129,7 +129,7 @@ def test_metric_without_a_value_is_left_out(cache, tmp_path, untrained):
     progress = []
     result = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *report: progress.append(report))
     assert result.metrics == {
-        "PQ": {"value": 50.0, "unit": "%", "n": 4},
+        "PQ": {"value": 50.0, "unit": "%", "n": 4, "interval": [45.0, 55.0]},
         "PQ_th": {"value": 0.0, "unit": "%", "n": 4},
         "training_seconds": {"value": 3.5, "unit": "s", "n": 1},
         "evaluation_seconds": {"value": 1.25, "unit": "s", "n": 4},

@@ -18,6 +18,7 @@ from bench.errors import BenchError
 from bench.evaluation.evaluate import make_evaluator
 from bench.evaluation.image_log import ImageLog
 from bench.evaluation.saved_predictions import SavedPredictions
+from bench.evaluation.uncertainty.file import IMAGE_COUNTS, read_counts
 from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
 from bench.experiments.recipe import POST_PROCESSING
@@ -253,6 +254,10 @@ def test_run_of_a_converted_file(tmp_path, monkeypatch, cache, converted):
     expected = evaluate(model, (None, None), dataset)
     assert {name: record.metrics[name]["value"] for name in METRICS} == pytest.approx(expected, abs=1e-3)
     assert expected["mIoU_pan"] > 0
+    low, high = record.metrics["mIoU_pan"]["interval"]
+    assert low < expected["mIoU_pan"] < high
+    counts = read_counts(store.work_path(WHAT, "released") / IMAGE_COUNTS)
+    assert {name: row.item() for name, row in counts.values().items()} == pytest.approx(expected, abs=1e-3)
     digest = sha256(path.read_bytes()).hexdigest()
     assert record.details["weights"] == {
         "file": "converted.safetensors", "sha256": digest, "source": "hub.bin", "source_sha256": "ab" * 32,
