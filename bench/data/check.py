@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.data.coco_files import AGAIN
+from bench.data.annotations.fields import AGAIN
 from bench.data.images import image_size, refuse_size
 from bench.data.parallel import in_parallel
 from bench.data.registry import Split, dataset_root, open_split, split_fingerprint

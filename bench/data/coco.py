@@ -14,21 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.data.coco_files import (
-    AGAIN,
-    NUMBER,
-    TEXT,
-    Category,
-    Packed,
-    annotation_file,
-    brief,
-    entries,
-    fingerprint,
-    missing_files,
-    parse_images,
-    read_json,
-    refuse_missing,
-)
+from bench.data.annotations.coco_json import Category
+from bench.data.annotations.panoptic import Segment, read_panoptic
+from bench.data.coco_files import annotation_file, fingerprint, missing_files, refuse_missing
 from bench.data.images import image_size, open_image, refuse_size
 from bench.data.images import read_image as read_rgb
 from bench.errors import BenchError
@@ -57,7 +45,8 @@ class CocoPanoptic(Dataset):
 
     root: data set folder; split: e.g. "val2017". With `cache` every sample is decoded once and kept in memory (for
     small data sets: 5 bytes a pixel). Crowd segments and segments without pixels are no targets; an image without
-    segments, or without an annotation, has N = 0. Images turned by an EXIF flag are turned upright.
+    segments, or without an annotation, has N = 0. Images turned by an EXIF flag are turned upright. Names of files may
+    have folders of their own, or be absolute.
 
     Raises BenchError for missing, broken or contradictory files: at once for the annotation file and (unless
     `complete` is False) for missing images, on access for what is inside images and PNGs.
@@ -74,10 +63,10 @@ class CocoPanoptic(Dataset):
         instances = self.annotation_file.with_name(f"instances_{split}.json")
         self.instance_file: Path | None = instances if instances.is_file() else None
 
-        content = read_json(self.annotation_file)
-        self.images = brief(parse_images(content, self.annotation_file, "panoptic"))
-        self.categories = _categories(content, self.annotation_file)
-        self._annotations = Packed(self._parse(content))
+        self.annotations = read_panoptic(self.annotation_file)
+        self.images = self.annotations.images
+        self.categories: tuple[Category, ...] = self.annotations.categories
+        self._class_index = {category.id: index for index, category in enumerate(self.categories)}
         self._cache: list[tuple[Tensor, Tensor, Tensor] | None] | None = [None] * len(self) if cache else None
         if complete:
             images, labels = self._missing()
@@ -100,7 +89,7 @@ class CocoPanoptic(Dataset):
 
     def files(self, index: int) -> list[Path]:
         """The image, then its panoptic PNG if it is annotated."""
-        name, _ = self._annotations[index]
+        name = self.annotations.png(index)
         image = self.image_dir / self.images[index]["file_name"]
         return [image] if name is None else [image, self.panoptic_dir / name]
 
@@ -114,12 +103,20 @@ class CocoPanoptic(Dataset):
         image, *png = self.files(index)
         if not png:
             return np.full(image_size(image), IGNORED, np.uint8)
-        labels, segments = self._segments(index, png[0])
-        classes = np.array([label for label, _ in labels] + [IGNORED], np.uint8)
-        return classes[segments]
+        found, segments = self._segments(index, png[0])
+        return np.array([*map(self._label, found), IGNORED], np.uint8)[segments]
+
+    def segment_ids(self, index: int) -> tuple[np.ndarray, list[Segment]] | None:
+        """Segment ids int32 [H, W], 0 where it is void, and the segments that have pixels, crowds too; None where the
+        image has no annotation."""
+        _, *png = self.files(index)
+        if not png:
+            return None
+        found, segments = self._segments(index, png[0])
+        return np.array([*(segment.id for segment in found), 0], np.int32)[segments], found
 
     def _missing(self) -> tuple[list[Path], list[Path]]:
-        names = [name for name, _ in map(self._annotations.__getitem__, range(len(self))) if name is not None]
+        names = [name for name in map(self.annotations.png, range(len(self))) if name is not None]
         images = missing_files(self.image_dir, [image["file_name"] for image in self.images])
         return images, missing_files(self.panoptic_dir, names) if names else []
 
@@ -133,17 +130,20 @@ class CocoPanoptic(Dataset):
         found, segments = self._segments(index, png[0])
         refuse_size(png[0], segments.shape, path, pixels.shape[:2])
         order = np.full(len(found) + 1, _VOID, np.int16)  # the last one for void
-        kept = [position for position, (_, crowd) in enumerate(found) if not crowd]
+        kept = [position for position, segment in enumerate(found) if not segment.iscrowd]
         order[kept] = np.arange(len(kept))
-        labels = torch.tensor([found[position][0] for position in kept], dtype=torch.int64)
+        labels = torch.tensor([self._label(found[position]) for position in kept], dtype=torch.int64)
         return image, labels, torch.from_numpy(order[segments])
 
-    def _segments(self, index: int, png: Path) -> tuple[list[tuple[int, bool]], np.ndarray]:
-        """(class index, crowd) of the segments that have pixels, and int16 [H, W]: position in that list or -1."""
+    def _label(self, segment: Segment) -> int:
+        return self._class_index[segment.category_id]
+
+    def _segments(self, index: int, png: Path) -> tuple[list[Segment], np.ndarray]:
+        """The segments that have pixels, and int16 [H, W]: position in that list or -1."""
         ids = read_segment_ids(png)
         _, lengths, values = runs(ids.reshape(-1))
-        infos = [info for info in self._annotations[index][1] if 0 < info[0] < 2**24]
-        known = np.array([0] + [segment_id for segment_id, _, _ in infos])  # the first is void
+        listed = self.annotations.segments(index)
+        known = np.array([0] + [segment.id for segment in listed])  # the first is void
         order = np.argsort(known, kind="stable")
         positions = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
         unknown = known[positions] != values
@@ -154,31 +154,8 @@ class CocoPanoptic(Dataset):
             )
         present = np.bincount(positions, minlength=len(known))[1:] > 0
         numbers = np.concatenate([[_VOID], np.cumsum(present) - 1]).astype(np.int16)
-        found = [(label, crowd) for (_, label, crowd), there in zip(infos, present, strict=True) if there]
+        found = [segment for segment, there in zip(listed, present, strict=True) if there]
         return found, np.repeat(numbers[positions], lengths).reshape(ids.shape)
-
-    def _parse(self, content: dict) -> list[tuple[str | None, list[tuple[int, int, bool]]]]:
-        """An image: name of its PNG (None where it has no annotation), and id, class index and crowd of segments."""
-        path = self.annotation_file
-        class_index = {category.id: index for index, category in enumerate(self.categories)}
-        position = {image["id"]: index for index, image in enumerate(self.images)}
-        parsed: list[tuple[str | None, list[tuple[int, int, bool]]]] = [(None, [])] * len(self)
-        keys = {"image_id": NUMBER, "file_name": TEXT, "segments_info": (list,)}
-        for annotation in entries(content, "annotations", keys, path, "panoptic"):
-            image_id, segments = annotation["image_id"], []
-            if image_id not in position:
-                raise BenchError(f"{path}: annotation of image {image_id}, which is not in 'images': {AGAIN}")
-            for info in entries(annotation, "segments_info", {"id": NUMBER, "category_id": NUMBER}, path, "panoptic"):
-                if info["category_id"] not in class_index:
-                    raise BenchError(
-                        f"{path}: segment {info['id']} of image {image_id} has category id {info['category_id']}, "
-                        f"which is not in 'categories': {AGAIN}"
-                    )
-                segments.append((info["id"], class_index[info["category_id"]], bool(info.get("iscrowd", 0))))
-            if parsed[position[image_id]][0] is not None:
-                raise BenchError(f"{path} annotates image {image_id} twice: {AGAIN}")
-            parsed[position[image_id]] = (annotation["file_name"], segments)
-        return parsed
 
 
 def read_segment_ids(path: Path) -> np.ndarray:
@@ -202,13 +179,3 @@ def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def id_colours(ids: np.ndarray) -> np.ndarray:
     """Panoptic PNG pixels uint8 [..., 3] of segment ids [...]: the inverse of `read_segment_ids`."""
     return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
-
-
-def _categories(content: dict, path: Path) -> tuple[Category, ...]:
-    keys = {"id": NUMBER, "name": TEXT, "isthing": (int, bool)}
-    found = entries(content, "categories", keys, path, "panoptic")
-    ids = [entry["id"] for entry in found]
-    if len(set(ids)) < len(ids) or not all(0 < id_ < 256 for id_ in ids):  # they are written as labels of 8 bits
-        raise BenchError(f"{path}: category ids must be different and from 1 to 255: {AGAIN}")
-    categories = (Category(entry["id"], entry["name"], bool(entry["isthing"])) for entry in found)
-    return tuple(sorted(categories, key=lambda category: category.id))

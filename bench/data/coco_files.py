@@ -1,34 +1,18 @@
-"""What the readers of COCO's JSON files share: checked parsing, files that are missing, compact lists.
+"""What the readers of COCO's layouts share: files that are there or missing, fingerprints, compact lists."""
 
-Files come from elsewhere, so everything that is used is checked, and what is wrong is said in one line.
-"""
-
-import gc
 import hashlib
-import json
 import marshal
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from bench.errors import BenchError, one_line
-
-AGAIN = "download the file again or correct it"
-NUMBER, TEXT = (int,), (str,)
-
-
-@dataclass(frozen=True)
-class Category:
-    """id: as in the annotation file (may have holes); the contiguous class index is the position sorted by id."""
-
-    id: int
-    name: str
-    is_thing: bool
+from bench.data.annotations.coco_json import parse_images, read_object
+from bench.data.annotations.fields import AGAIN
+from bench.errors import BenchError
 
 
 class Packed:
@@ -59,66 +43,26 @@ def annotation_file(root: Path, kind: str, split: str) -> Path:
     return path
 
 
-def read_json(path: Path) -> object:
-    try:
-        with _no_collection():
-            return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BenchError(f"{path} is not readable JSON ({one_line(error)}): {AGAIN}") from error
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Millions of new lists start the garbage collector over and over, which finds nothing in them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def entries(parent: dict, name: str, keys: dict[str, tuple[type, ...]], path: Path, kind: str) -> list[dict]:
-    """The list `parent[name]`, in which every entry has the keys with values of those types."""
-    found = parent.get(name)
-    if not isinstance(found, list):
-        hint = ", is it an instance file?" if name == "segments_info" else ""
-        raise BenchError(f"{path} has no list '{name}'{hint}: {AGAIN}")
-    for key, types in keys.items():
-        for entry in found:
-            if not isinstance(entry, dict) or not isinstance(entry.get(key), types):
-                raise BenchError(f"{path}: an entry of '{name}' has no valid '{key}': is it a COCO {kind} file?")
-    return found
-
-
-def parse_images(content: object, path: Path, kind: str) -> list[dict]:
-    """`content["images"]` in ascending id; ids are unique."""
-    if not isinstance(content, dict):
-        raise BenchError(f"{path} is not a COCO {kind} file (no object at the top): {AGAIN}")
-    keys = {"id": NUMBER, "file_name": TEXT} | ({"height": NUMBER, "width": NUMBER} if kind == "instance" else {})
-    images = entries(content, "images", keys, path, kind)
-    if not images:
-        raise BenchError(f"{path} lists no images: {AGAIN}")
-    images = sorted(images, key=lambda image: image["id"])
-    for first, second in zip(images, images[1:], strict=False):
-        if first["id"] == second["id"]:
-            raise BenchError(f"{path} lists image {first['id']} twice: {AGAIN}")
-    return images
-
-
-def brief(images: list[dict]) -> list[dict]:
-    """The images with those facts alone that a reader keeps."""
-    return [{key: image[key] for key in ("id", "file_name", "height", "width") if key in image} for image in images]
-
-
 def missing_files(folder: Path, names: list[str]) -> list[Path]:
-    """Those files that are not in the folder, by one listing of it. Raises BenchError where it is no folder."""
+    """Those files that are not there, by one listing of each folder; names may have folders, or be absolute.
+
+    Raises BenchError where `folder` should hold one of them and is no folder.
+    """
+    paths = [folder / name for name in names]
+    by_folder: dict[Path, set[str]] = defaultdict(set)
+    for path in paths:
+        by_folder[path.parent].add(path.name)
+    present = {parent: _listing(parent) for parent in by_folder}
+    if folder in by_folder and not folder.is_dir():
+        raise BenchError(f"no folder {folder}: it should hold {len(names)} files such as {names[0]}")
+    return [path for path in paths if path.name not in present[path.parent]]
+
+
+def _listing(folder: Path) -> set[str]:
     try:
-        present = set(os.listdir(folder))
+        return set(os.listdir(folder))
     except OSError:
-        raise BenchError(f"no folder {folder}: it should hold {len(names)} files such as {names[0]}") from None
-    return [folder / name for name in names if name not in present]
+        return set()
 
 
 def refuse_missing(missing: list[Path], count: int, what: str, remedy: str = AGAIN) -> None:
@@ -135,7 +79,7 @@ def fingerprint(root: Path, split: str, kind: str = "panoptic") -> str:
     Raises BenchError for missing files.
     """
     path = annotation_file(root, kind, split)
-    images = parse_images(read_json(path), path, kind.removesuffix("s"))
+    images = parse_images(read_object(path, kind.removesuffix("s")), path, sized=kind == "instances")
     digest = hashlib.sha256(path.read_bytes())
     for image in images:
         if "sha256" not in image:

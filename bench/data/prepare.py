@@ -17,7 +17,7 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from PIL import Image
 
-from bench.data.coco_files import AGAIN
+from bench.data.annotations.fields import AGAIN
 from bench.data.parallel import in_parallel
 from bench.data.registry import Split, dataset_root, open_split
 from bench.errors import BenchError, one_line

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pycocotools import mask as rle_codec
 
+from bench.data.annotations.segmentation import checked_segmentation
 from bench.data.coco import runs
-
-_FAR = 1e6  # pixels; pycocotools walks along the sides of a polygon
 
 
 def encode_masks(masks: np.ndarray) -> list[dict]:
@@ -62,55 +61,21 @@ def segment_annotations(image_id: int, segment_ids: np.ndarray, segments: Sequen
 def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
     """A COCO segmentation (polygons, plain run lengths or their string) of an image of `size` (H, W) as `encode_masks`.
 
-    Raises ValueError for anything else, and for run lengths that do not fill the image exactly: decoders trust them.
+    Raises ValueError as `checked_segmentation`, and where nothing is left of it: decoders trust what they are given.
     """
     height, width = size
-    if isinstance(segmentation, list):
-        try:
-            polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-        except OverflowError as error:
-            raise ValueError("a polygon with numbers that are none") from error
-        if not polygons or any(p.ndim != 1 or len(p) < 6 or len(p) % 2 or not (abs(p) < _FAR).all() for p in polygons):
-            raise ValueError("a polygon needs three points or more")
-        # Far outside the image, points would only cost memory.
-        limit = 4.0 * max(size)
-        parts = [np.clip(polygon, -limit, limit).tolist() for polygon in polygons]
-        return _json_ready(rle_codec.merge(rle_codec.frPyObjects(parts, height, width)))
-    if not isinstance(segmentation, dict) or list(segmentation.get("size") or ()) != [height, width]:
-        raise ValueError(f"no polygons and no run lengths of a {width}x{height} image")
-    counts = segmentation.get("counts")
-    lengths = run_lengths(counts)
-    if len(lengths) == 0 or (lengths < 0).any() or lengths.sum() != height * width:
-        raise ValueError(f"run lengths that do not fill a {width}x{height} image")
-    if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts}
-    return _json_ready(rle_codec.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width))
-
-
-def run_lengths(counts: object) -> np.ndarray:
-    """Run lengths int64 of COCO's list or string: five bits a character, lowest first, 32 says that more follow, the
-    last one's 16 is the sign; from the fourth on a number is the difference to the one two before it.
-    """
-    if isinstance(counts, list):
-        if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
-            raise ValueError("run lengths that are no counts")
-        return np.array(counts, dtype=np.int64)
-    if not isinstance(counts, str) or not counts.isascii():
-        raise ValueError("run lengths that are no text")
-    bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((bits & 32) == 0)
-    if len(bits) == 0 or bits.min() < 0 or bits.max() > 63 or len(ends) == 0 or ends[-1] != len(bits) - 1:
-        raise ValueError("run lengths that are no run lengths")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    sizes = ends - starts + 1
-    if sizes.max() > 7:
-        raise ValueError("run lengths that are too long")
-    places = np.arange(len(bits)) - np.repeat(starts, sizes)
-    numbers = np.add.reduceat((bits & 31) << (5 * places), starts)
-    numbers -= np.where(bits[ends] & 16, np.int64(1) << (5 * sizes), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
+    segmentation, _ = checked_segmentation(segmentation, size)
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        if isinstance(counts, str):
+            return {"size": [height, width], "counts": counts}
+        return _json_ready(rle_codec.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+    if not segmentation:
+        raise ValueError("no polygon, which needs three points or more")
+    # Far outside the image, points would only cost memory.
+    limit = 4.0 * max(size)
+    parts = [np.clip(np.array(polygon, dtype=np.float64), -limit, limit).tolist() for polygon in segmentation]
+    return _json_ready(rle_codec.merge(rle_codec.frPyObjects(parts, height, width)))
 
 
 def _json_ready(rle: dict) -> dict:

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from bench.data.annotations.coco_json import Category
+from bench.data.annotations.fields import AGAIN
 from bench.data.classes import classes_of
 from bench.data.coco import IGNORED, Sample
-from bench.data.coco_files import AGAIN, Category, file_size, refuse_missing
+from bench.data.coco_files import file_size, refuse_missing
 from bench.data.images import read_image, read_labels, refuse_size
 from bench.errors import BenchError
 from bench.experiments.datasets import get_dataset

@@ -1,19 +1,16 @@
 """AP of instances as in table 2 of the paper: pycocotools' by size, and faster-coco-eval's of boundaries."""
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.data.annotations.instances import read_instances
 from bench.data.run_lengths import to_rle
-from bench.errors import BenchError, one_line
+from bench.errors import BenchError
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.image_results import ImageResults
 from bench.evaluation.overlaps import AREAS, InstanceOverlaps, measure_overlaps
 from bench.evaluation.postprocess import Size
 from bench.evaluation.uncertainty.bootstrap import Counts
-
-_KEYS = ("image_id", "category_id", "segmentation", "area", "iscrowd")
 
 
 class InstanceEvaluator(Evaluator):
@@ -53,43 +50,31 @@ class InstanceEvaluator(Evaluator):
 class InstanceTruth:
     """The annotations of a COCO instance file for some classes, by image.
 
-    complete: whether the file lists all of `image_ids`. Raises BenchError when the file cannot be read.
+    complete: whether the file lists all of `image_ids`. Raises BenchError as `read_instances`.
     """
 
     def __init__(self, path: Path, image_ids: Iterable[int], category_ids: Iterable[int]):
-        self._path = path
-        self._annotations: dict[int, list[dict]] = defaultdict(list)
-        wanted = set(category_ids)
-        try:
-            content = json.loads(path.read_bytes())
-            self.sizes: dict[int, Size | None] = {image["id"]: _size(image) for image in content["images"]}
-            for annotation in content["annotations"]:
-                kept = {key: annotation[key] for key in _KEYS}
-                kept["area"], kept["iscrowd"] = float(kept["area"]), int(kept["iscrowd"])
-                if kept["category_id"] in wanted:
-                    self._annotations[kept["image_id"]].append(kept)
-        except (OSError, KeyError, TypeError, ValueError, RecursionError, AttributeError):
-            raise BenchError(f"{path} is no readable COCO instance file: download it again or remove it") from None
-        self.complete = set(image_ids) <= self.sizes.keys()
+        self.file = read_instances(path)
+        self._wanted = set(category_ids)
+        self._positions = {image["id"]: index for index, image in enumerate(self.file.images)}
+        self.complete = set(image_ids) <= self._positions.keys()
 
     def of(self, image_id: int, size: Size) -> list[dict]:
-        """An image's annotations with masks as RLE of its size (H, W).
-
-        Raises BenchError for masks and images of other sizes.
-        """
-        known = self.sizes.get(image_id)
-        if known is not None and known != tuple(size):
+        """An image's annotations with masks as RLE of its size (H, W). Raises BenchError for another size."""
+        index = self._positions[image_id]
+        image = self.file.images[index]
+        if tuple(size) != (known := (image["height"], image["width"])):
             raise BenchError(
-                f"the masks of image {image_id} are {tuple(size)}, {self._path} says {known} (height, width): "
+                f"the masks of image {image_id} are {tuple(size)}, {self.file.path} says {known} (height, width): "
                 "resize the masks to the image's original size"
             )
-        try:
-            return [{**a, "segmentation": to_rle(a["segmentation"], size)} for a in self._annotations[image_id]]
-        except (ValueError, TypeError) as error:
-            raise BenchError(
-                f"{self._path}: an instance of image {image_id} has {one_line(error)}: download the file again"
-            ) from None
-
-
-def _size(image: Mapping) -> Size | None:
-    return (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
+        return [
+            {
+                "category_id": instance.category_id,
+                "iscrowd": int(instance.iscrowd),
+                "area": instance.area,
+                "segmentation": to_rle(instance.segmentation, size),
+            }
+            for instance in self.file.objects(index)
+            if instance.category_id in self._wanted
+        ]

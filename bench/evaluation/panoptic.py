@@ -3,18 +3,16 @@
 PQ comes from hotcoco (tested against panopticapi), AP from pycocotools.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bench.data.coco import CocoPanoptic, read_segment_ids, runs
+from bench.data.coco import CocoPanoptic, runs
 from bench.data.run_lengths import segment_annotations
 from bench.evaluation.evaluator import Evaluator, check_size
 from bench.evaluation.image_results import ImageResults
 from bench.evaluation.instance import InstanceTruth
 from bench.evaluation.overlaps import InstanceOverlaps, measure_overlaps
-from bench.evaluation.postprocess import Size
 from bench.evaluation.quality import PanopticQuality
 from bench.evaluation.semantic import Confusion
 from bench.evaluation.uncertainty.bootstrap import Counts
@@ -39,10 +37,8 @@ class PanopticEvaluator(Evaluator):
         self._category_ids = [category.id for category in dataset.categories]
         self._class_index = {id_: index for index, id_ in enumerate(self._category_ids)}
         self._things = {category.id for category in dataset.categories if category.is_thing}
-        self._panoptic_dir = dataset.panoptic_dir
-        # The data set has checked the file when it was opened.
-        content = json.loads(dataset.annotation_file.read_bytes())
-        self._annotations = {entry["image_id"]: entry for entry in content["annotations"]}
+        self._dataset = dataset
+        self._positions = {image["id"]: index for index, image in enumerate(dataset.images)}
         self._instances: InstanceTruth | None = None
         if dataset.instance_file is not None:
             instances = InstanceTruth(dataset.instance_file, self._known, self._things)
@@ -88,15 +84,14 @@ class PanopticEvaluator(Evaluator):
         }
 
     def _truth(self, results: ImageResults) -> tuple[np.ndarray, list[dict]]:
-        """Map of segment ids and their infos; an image without annotation is all void."""
-        size: Size = results.size
-        entry = self._annotations.get(results.image_id)
-        if entry is None:
-            return np.zeros(size, dtype=np.int32), []
-        path = self._panoptic_dir / entry["file_name"]
-        segment_ids = read_segment_ids(path)
-        check_size(results, segment_ids.shape, path)
-        return segment_ids, entry["segments_info"]
+        """Map of segment ids and the segments in it; an image without annotation is all void."""
+        index = self._positions[results.image_id]
+        found = self._dataset.segment_ids(index)
+        if found is None:
+            return np.zeros(results.size, dtype=np.int32), []
+        segment_ids, segments = found
+        check_size(results, segment_ids.shape, self._dataset.files(index)[1])
+        return segment_ids, [segment._asdict() for segment in segments]
 
 
 def label_map(segment_ids: np.ndarray, segments: Sequence[Mapping], class_index: Mapping[int, int]) -> np.ndarray:

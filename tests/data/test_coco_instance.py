@@ -166,10 +166,12 @@ BROKEN_MASKS = {
 @pytest.mark.parametrize("case", BROKEN_MASKS)
 def test_broken_segmentation_is_one_line(tiny, case):
     tiny.add(3, BROKEN_MASKS[case])
-    dataset = tiny.open()
+    expected = (
+        r"^(?!.*\n).*instances_val\.json: annotation 53 of image 9 has a 'segmentation' that is no mask \(.+download"
+    )
     for _ in range(20):  # pycocotools leaves memory as it was: the answer must not depend on it
-        with pytest.raises(BenchError, match=r"^(?!.*\n).*instances_val\.json: a segmentation of image 9 is no mask"):
-            dataset[1]
+        with pytest.raises(BenchError, match=expected):
+            tiny.open()
 
 
 def remove(*path):
@@ -230,7 +232,7 @@ def test_many_annotations_open_in_seconds(tiny):
     started = time.process_time()
     dataset = CocoInstance(tiny.root, "val")
     assert time.process_time() - started < 10
-    assert len(dataset._objects[1]) == 40_002
+    assert len(dataset.annotations.objects(1)) == 40_003
 
 
 def test_packed_values_come_back():

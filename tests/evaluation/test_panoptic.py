@@ -233,14 +233,16 @@ def test_instance_file_is_the_ground_truth_of_ap_where_it_lists_all_images(tmp_p
     polygon = [[0.0, 0.0, 2.0, 0.0, 2.0, 10.0, 0.0, 10.0]]
     annotation = {"id": 0, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": polygon}
     annotation |= {"area": 20.0, "bbox": [0, 0, 2, 10]}
-    content = {"images": [{"id": 1, "height": 10, "width": 10}], "annotations": [annotation], "categories": []}
+    image = {"file_name": "1.png", "height": 10, "width": 10}
+    things = [{"id": id_, "name": f"class {id_}"} for id_, is_thing in CATEGORIES if is_thing]
+    content = {"images": [{"id": 1, **image}], "annotations": [annotation], "categories": things}
     path = tmp_path / "annotations" / "instances_val.json"
     path.write_text(json.dumps(content))
     assert evaluate(CocoPanoptic(tmp_path, "val"), prediction)["AP_pan_th"] == pytest.approx(10)
-    path.write_text(json.dumps({**content, "images": [{"id": 2, "height": 10, "width": 10}]}))
+    path.write_text(json.dumps({**content, "images": [{"id": 2, **image}], "annotations": []}))
     assert evaluate(CocoPanoptic(tmp_path, "val"), prediction)["AP_pan_th"] == pytest.approx(100)
     path.write_text('{"images": [')
-    with pytest.raises(BenchError, match="instances_val.json is no readable COCO instance file"):
+    with pytest.raises(BenchError, match="instances_val.json is not readable JSON"):
         PanopticEvaluator(CocoPanoptic(tmp_path, "val"))
 
 

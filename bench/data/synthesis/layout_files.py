@@ -15,9 +15,10 @@ from cityscapesscripts.helpers.labels import name2label
 from PIL import Image
 from scipy import ndimage
 
+from bench.data.annotations.segmentation import run_lengths
 from bench.data.classes import ClassInfo, classes_of
 from bench.data.coco import id_colours
-from bench.data.run_lengths import bounding_box, encode_masks, run_lengths
+from bench.data.run_lengths import bounding_box, encode_masks
 
 _CLASSES = {  # class of `scenes`: that of COCO, of ADE20K, of Cityscapes
     "disc": ("sports ball", "ball", "car"),
