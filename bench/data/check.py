@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from bench.data.annotations.fields import AGAIN
-from bench.data.images import image_size, refuse_size
+from bench.data.coco import CocoPanoptic
+from bench.data.coco_instance import CocoInstance
+from bench.data.images import checked_size
 from bench.data.parallel import in_parallel
 from bench.data.registry import Split, dataset_root, open_split, split_fingerprint
 from bench.data.synthesis.layouts import images_per_split
-from bench.errors import BenchError, one_line
+from bench.errors import BenchError
 from bench.experiments.datasets import Dataset, get_dataset
 
 SAMPLE = 100  # images of a split that are decoded unless all are
@@ -21,7 +23,8 @@ Progress = Callable[[int, int, str], None]
 class SplitReport:
     """What was found in a split. problems: one line each. decoded: images whose pixels and labels were read.
 
-    fingerprint: see `registry.split_fingerprint`; None where files are missing.
+    fingerprint: see `registry.split_fingerprint`; None where files are missing. left_out: what the annotations list
+    that covers nothing (polygons of less than three points, segments without pixels in the images that were decoded).
     """
 
     split: str
@@ -29,6 +32,7 @@ class SplitReport:
     decoded: int
     problems: list[str]
     fingerprint: str | None
+    left_out: int = 0
 
 
 def check(
@@ -52,14 +56,16 @@ def _check_split(
         missing = dataset.missing()
     except BenchError as error:
         return SplitReport(split, 0, 0, [str(error)], None)
-    problems = [*_count(info, dataset), *_unusable(info, dataset), *(f"{path} is missing" for path in missing)]
+    problems = [*_count(info, dataset), *_unlearnable(info, dataset), *(f"{path} is missing" for path in missing)]
     absent = set(missing)
     whole = [index for index in range(len(dataset)) if absent.isdisjoint(dataset.files(index))] if absent else None
     indices = range(len(dataset)) if whole is None else whole
     step = 1 if everything else max(1, len(indices) // SAMPLE)
     answers = in_parallel(partial(_examine, dataset, indices, step), len(indices))
-    for done, problem in enumerate(answers, start=1):
+    left_out = _left_out(info, dataset)
+    for done, (problem, empty) in enumerate(answers, start=1):
         problems += [problem] if problem else []
+        left_out += empty
         if progress is not None:
             progress(done, len(indices), split)
     fingerprint = None
@@ -68,9 +74,8 @@ def _check_split(
     except BenchError as error:  # a link to nowhere is listed in its folder
         path = str(error).partition(" is missing")[0]
         problems += [] if any(path in problem for problem in problems) else [str(error)]
-    except UnicodeEncodeError as error:
-        problems.append(f"a file of {split} has a name that is no UTF-8 ({one_line(error)}): rename it")
-    return SplitReport(split, len(dataset), len(range(0, len(indices), step)), problems, fingerprint)
+    decoded = len(range(0, len(indices), step))
+    return SplitReport(split, len(dataset), decoded, problems, fingerprint, left_out)
 
 
 def _count(info: Dataset, dataset: Split) -> list[str]:
@@ -83,36 +88,32 @@ def _count(info: Dataset, dataset: Split) -> list[str]:
     return [f"{dataset.split} has {images} images, {owner} {whole}: {what}"]
 
 
-def _unusable(info: Dataset, dataset: Split) -> list[str]:
-    """What would stop the evaluation after a training, and a panoptic split in which there is nothing to learn."""
-    from bench.evaluation.evaluate import make_evaluator  # which imports the readers
-
-    problems = []
+def _unlearnable(info: Dataset, dataset: Split) -> list[str]:
+    """A panoptic split in which there is nothing to learn. What an evaluation would refuse, opening has refused."""
     if info.task == "panoptic" and all(len(dataset.files(index)) == 1 for index in range(len(dataset))):
-        problems.append(f"{dataset.annotation_file} has annotations of no image: {AGAIN}")
-    if dataset.split == info.eval_split:
-        try:
-            make_evaluator(dataset)
-        except BenchError as error:
-            problems.append(str(error))
-    return problems
+        return [f"{dataset.annotation_file} has annotations of no image: {AGAIN}"]
+    return []
 
 
-def _examine(dataset: Split, indices: range | list[int], step: int, position: int) -> str | None:
-    """Headers of the image's files, and the sample itself for every `step`th."""
-    index = indices[position]
+def _left_out(info: Dataset, dataset: Split) -> int:
+    """What opening the instances that are trained on or evaluated with has left out."""
+    if isinstance(dataset, CocoInstance):
+        return dataset.annotations.left_out
+    if info.task == "panoptic" and dataset.split == info.eval_split and dataset.instances is not None:
+        return dataset.instances.left_out
+    return 0
+
+
+def _examine(dataset: Split, indices: range | list[int], step: int, position: int) -> tuple[str | None, int]:
+    """What is wrong in the headers of the image's files, and for every `step`th in the sample itself; and its segments
+    without pixels."""
+    index, empty = indices[position], 0
     try:
-        image, *annotation = dataset.files(index)
-        size, entry = image_size(image), dataset.images[index]
-        for path in annotation:
-            refuse_size(path, image_size(path, upright=False), image, size)
-        if "height" in entry and size != (entry["height"], entry.get("width")):
-            return (
-                f"{image} is {size[1]}x{size[0]} but {dataset.annotation_file} says "
-                f"{entry.get('width')}x{entry['height']}: download the matching pair again"
-            )
+        checked_size(dataset, index)
         if position % step == 0:
             dataset[index]
+            if isinstance(dataset, CocoPanoptic) and (found := dataset.segment_ids(index)) is not None:
+                empty = len(dataset.annotations.segments(index)) - len(found[1])
     except BenchError as error:
-        return str(error)
-    return None
+        return str(error), 0
+    return None, empty

@@ -7,6 +7,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.data.annotations.coco_json import Category
+from bench.data.annotations.coco_json import Category, refuse_other_categories
+from bench.data.annotations.instances import InstanceFile, read_instances
 from bench.data.annotations.panoptic import Segment, read_panoptic
 from bench.data.coco_files import annotation_file, fingerprint, missing_files, refuse_missing
-from bench.data.images import image_size, open_image, refuse_size
+from bench.data.images import image_size, open_image, refuse_listed_size, refuse_size
 from bench.data.images import read_image as read_rgb
 from bench.errors import BenchError
 
@@ -73,6 +75,30 @@ class CocoPanoptic(Dataset):
             refuse_missing(images, len(self), "images")
             refuse_missing(labels, len(self), "panoptic PNGs")
 
+    @cached_property
+    def instances(self) -> InstanceFile | None:
+        """The instance file where it lists every image, None where there is none or it does not.
+
+        Raises BenchError for one that is broken, whose categories are not the things, or with other sizes of images.
+        """
+        if self.instance_file is None:
+            return None
+        found = read_instances(self.instance_file)
+        things = [category for category in self.categories if category.is_thing]
+        refuse_other_categories(self.instance_file, found.categories, self.annotation_file.name, things)
+        sizes = {image["id"]: {name: image[name] for name in ("height", "width")} for image in found.images}
+        if not all(image["id"] in sizes for image in self.images):
+            return None
+        for image in self.images:
+            theirs = sizes[image["id"]]
+            if any(image.get(name, side) != side for name, side in theirs.items()):
+                raise BenchError(
+                    f"{self.instance_file} and {self.annotation_file} give image {image['id']} other 'height' and "
+                    "'width' than each other: take both from the same download"
+                )
+            image |= theirs
+        return found
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -124,6 +150,7 @@ class CocoPanoptic(Dataset):
         """Image uint8 [3, H, W], labels int64 [N] and the map of segments int16 [H, W], position in labels or -1."""
         path, *png = self.files(index)
         pixels = read_rgb(path)
+        refuse_listed_size(path, pixels.shape[:2], self.images[index], self.annotation_file)
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         if not png:
             return image, torch.zeros(0, dtype=torch.int64), torch.full(pixels.shape[:2], _VOID, dtype=torch.int16)

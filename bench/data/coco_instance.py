@@ -14,8 +14,7 @@ from bench.data.annotations.coco_json import Category
 from bench.data.annotations.instances import read_instances
 from bench.data.coco import Sample
 from bench.data.coco_files import annotation_file, missing_files, refuse_missing
-from bench.data.images import read_image
-from bench.errors import BenchError
+from bench.data.images import read_image, refuse_listed_size
 
 
 class CocoInstance(Dataset):
@@ -45,7 +44,7 @@ class CocoInstance(Dataset):
     def __getitem__(self, index: int) -> Sample:
         entry, path = self.images[index], self.files(index)[0]
         pixels = read_image(path)
-        self._refuse_size(entry, path, pixels.shape[:2])
+        refuse_listed_size(path, pixels.shape[:2], entry, self.annotation_file)
         labels, masks = self._masks(index)
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         return Sample(entry["id"], image, torch.from_numpy(labels), torch.from_numpy(masks))
@@ -57,13 +56,6 @@ class CocoInstance(Dataset):
     def missing(self) -> list[Path]:
         """Images that are not there. Raises BenchError for a missing folder."""
         return missing_files(self.image_dir, [image["file_name"] for image in self.images])
-
-    def _refuse_size(self, entry: dict, path: Path, size: tuple[int, int]) -> None:
-        if size != (entry["height"], entry["width"]):
-            raise BenchError(
-                f"{path} is {size[1]}x{size[0]} but {self.annotation_file} says {entry['width']}x{entry['height']}: "
-                "download the matching pair again"
-            )
 
     def _masks(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 [N] and masks bool [N, H, W]."""

@@ -2,7 +2,7 @@
 
 import glob
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +82,29 @@ def refuse_size(annotation: Path, size: tuple[int, int], image: Path, expected: 
             f"{annotation} is {size[1]}x{size[0]} but its image {image} is {expected[1]}x{expected[0]}: "
             "download the matching pair again"
         )
+
+
+def refuse_listed_size(image: Path, size: tuple[int, int], listed: Mapping, annotation: Path | None) -> None:
+    """Raises BenchError where `listed` in the annotation file has a height and width that are not the image's."""
+    expected = listed.get("height"), listed.get("width")
+    if expected not in ((None, None), tuple(size)):
+        raise BenchError(
+            f"{image} is {size[1]}x{size[0]} but {annotation} says {expected[1]}x{expected[0]}: "
+            "download the matching pair again"
+        )
+
+
+def checked_size(dataset, index: int) -> tuple[int, int]:
+    """Height and width of a data set's image, upright, from its header.
+
+    Raises BenchError where its label image or the annotation file has others.
+    """
+    image, *labels = dataset.files(index)
+    size = image_size(image)
+    for path in labels:
+        refuse_size(path, image_size(path, upright=False), image, size)
+    refuse_listed_size(image, size, dataset.images[index], getattr(dataset, "annotation_file", None))
+    return size
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """The same work on every image of a split, one process a core."""
 
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from bench.errors import BenchError
 from bench.machine import available_cores
 
+Answer = TypeVar("Answer")  # plain values
 _WORTHWHILE = 16  # images a process, for what it takes to start one
 
 
-def in_parallel(task: Callable[[int], str | None], count: int) -> Iterator[str | None]:
+def in_parallel(task: Callable[[int], Answer], count: int) -> Iterator[Answer]:
     """task(0), task(1), ... task(count - 1), in that order.
 
     Raises BenchError where a task does, and where a process is killed. The processes end with this one.
@@ -31,13 +33,13 @@ def in_parallel(task: Callable[[int], str | None], count: int) -> Iterator[str |
 
 
 class _Calls(Dataset):
-    def __init__(self, task: Callable[[int], str | None], count: int):
+    def __init__(self, task: Callable[[int], Any], count: int):
         self._task, self._count = task, count
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[bool, str | None]:
+    def __getitem__(self, index: int) -> tuple[bool, Any]:
         try:
             return False, self._task(index)
         except BenchError as error:  # a loader would make its message a traceback

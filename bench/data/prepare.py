@@ -18,6 +18,7 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from PIL import Image
 
 from bench.data.annotations.fields import AGAIN
+from bench.data.coco import CocoPanoptic
 from bench.data.parallel import in_parallel
 from bench.data.registry import Split, dataset_root, open_split
 from bench.errors import BenchError, one_line
@@ -83,6 +84,8 @@ def _folder(name: str, dataset: Split) -> Path:
 
 def _target(name: str, dataset: Split, index: int) -> Path:
     label = dataset.files(index)[1]
+    if isinstance(dataset, CocoPanoptic) and ".." not in label.parts and label.is_relative_to(dataset.panoptic_dir):
+        return _folder(name, dataset) / label.relative_to(dataset.panoptic_dir)
     if not dataset.has_polygons:
         return _folder(name, dataset) / label.name
     return label.with_name(label.name.replace("_labelIds", "_labelTrainIds"))

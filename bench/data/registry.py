@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.data import semantic
+from bench.data.annotations.coco_json import Category, refuse_other_categories
+from bench.data.classes import classes_of
 from bench.data.coco import CocoPanoptic
 from bench.data.coco_files import fingerprint
 from bench.data.coco_instance import CocoInstance
@@ -66,18 +68,23 @@ def open_split(
                 f"the generated data set is damaged, delete {folder} to have it again ({error})"
             ) from error
         raise
-    if info.task != "semantic":
+    if hasattr(dataset, "annotation_file"):
         _refuse_other_classes(dataset, info)
+        if info.task == "panoptic" and split == info.eval_split:
+            _ = dataset.instances  # what the evaluation after a training would refuse is refused before it
     return dataset
 
 
 def _refuse_other_classes(dataset: CocoPanoptic | CocoInstance, info: Dataset) -> None:
+    """Other numbers, ids or names than those of the data set's class list: a model's classes would mean others."""
     things = sum(category.is_thing for category in dataset.categories)
     if (things, len(dataset.categories)) != (info.num_things, info.num_classes):
         raise BenchError(
             f"{dataset.annotation_file} has {things} thing classes of {len(dataset.categories)}, {info.name} has "
             f"{info.num_things} of {info.num_classes}: is it the right data set?"
         )
+    expected = [Category(c.id, c.name, c.is_thing and info.task != "semantic") for c in classes_of(info.name)]
+    refuse_other_categories(dataset.annotation_file, dataset.categories, info.name, expected)
 
 
 def split_fingerprint(name: str, split: str, root: Path | None = None) -> str:

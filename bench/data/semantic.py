@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from bench.data.annotations.coco_json import Category
-from bench.data.annotations.fields import AGAIN
+from bench.data.annotations.fields import AGAIN, is_usable_name
 from bench.data.classes import classes_of
 from bench.data.coco import IGNORED, Sample
 from bench.data.coco_files import file_size, refuse_missing
@@ -56,6 +56,9 @@ class SemanticImages(Dataset):
         self._labels = [pairs[image["file_name"]] for image in self.images]
         self._table = np.full(256, _UNKNOWN, np.uint8)
         self._table[list(table)] = list(table.values())
+        for file in pairs:
+            if not is_usable_name(file):
+                raise BenchError(f"{image_dir / file} has a name that is no printable UTF-8: rename it")
         if not pairs:
             raise BenchError(f"{image_dir} holds no images and there are no labels of them: is '{split}' unpacked?")
         if complete:
@@ -159,10 +162,19 @@ def _flat(root: Path, split: str, name: str, table: Mapping[int, int], complete:
     image_dir, label_dir = root / "images" / split, root / "annotations" / split
     for folder in (image_dir, label_dir) if complete else ():
         _refuse_no_folder(folder, split)
-    images = {Path(file).stem: file for file in sorted(_names(image_dir)) if file.endswith((".jpg", ".png"))}
-    stems = images.keys() | {Path(file).stem for file in _names(label_dir) if file.endswith(".png")}
-    pairs = {images.get(stem, f"{stem}.jpg"): label_dir / f"{stem}.png" for stem in stems}
+    images, labels = _by_stem(image_dir, (".jpg", ".jpeg", ".png")), _by_stem(label_dir, (".png",))
+    stems = images.keys() | labels.keys()
+    pairs = {images.get(stem, f"{stem}.jpg"): label_dir / labels.get(stem, f"{stem}.png") for stem in stems}
     return SemanticImages(root, split, name, image_dir, pairs, table, complete)
+
+
+def _by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
+    """The files with one of the endings, in small or capital letters, by name without ending. BenchError for two."""
+    found: dict[str, str] = {}
+    for name in sorted(_names(folder)):
+        if name.lower().endswith(endings) and (other := found.setdefault(Path(name).stem, name)) != name:
+            raise BenchError(f"{folder} holds {other} and {name}, of which one is meant: remove the other")
+    return found
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,9 +1,8 @@
 """AP of instances as in table 2 of the paper: pycocotools' by size, and faster-coco-eval's of boundaries."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from bench.data.annotations.instances import read_instances
+from bench.data.annotations.instances import InstanceFile, read_instances
 from bench.data.run_lengths import to_rle
 from bench.errors import BenchError
 from bench.evaluation.evaluator import Evaluator
@@ -22,7 +21,7 @@ class InstanceEvaluator(Evaluator):
     def __init__(self, dataset):
         super().__init__(dataset)
         self._category_ids = [category.id for category in dataset.categories]
-        self._truth = InstanceTruth(dataset.annotation_file, self._known, self._category_ids)
+        self._truth = InstanceTruth(read_instances(dataset.annotation_file))
         self._overlaps = InstanceOverlaps(self._category_ids)
 
     def measure(self, results: ImageResults) -> dict:
@@ -48,16 +47,11 @@ class InstanceEvaluator(Evaluator):
 
 
 class InstanceTruth:
-    """The annotations of a COCO instance file for some classes, by image.
+    """The objects of a COCO instance file, by image."""
 
-    complete: whether the file lists all of `image_ids`. Raises BenchError as `read_instances`.
-    """
-
-    def __init__(self, path: Path, image_ids: Iterable[int], category_ids: Iterable[int]):
-        self.file = read_instances(path)
-        self._wanted = set(category_ids)
-        self._positions = {image["id"]: index for index, image in enumerate(self.file.images)}
-        self.complete = set(image_ids) <= self._positions.keys()
+    def __init__(self, file: InstanceFile):
+        self.file = file
+        self._positions = {image["id"]: index for index, image in enumerate(file.images)}
 
     def of(self, image_id: int, size: Size) -> list[dict]:
         """An image's annotations with masks as RLE of its size (H, W). Raises BenchError for another size."""
@@ -76,5 +70,4 @@ class InstanceTruth:
                 "segmentation": to_rle(instance.segmentation, size),
             }
             for instance in self.file.objects(index)
-            if instance.category_id in self._wanted
         ]

@@ -39,10 +39,7 @@ class PanopticEvaluator(Evaluator):
         self._things = {category.id for category in dataset.categories if category.is_thing}
         self._dataset = dataset
         self._positions = {image["id"]: index for index, image in enumerate(dataset.images)}
-        self._instances: InstanceTruth | None = None
-        if dataset.instance_file is not None:
-            instances = InstanceTruth(dataset.instance_file, self._known, self._things)
-            self._instances = instances if instances.complete else None
+        self._instances = None if dataset.instances is None else InstanceTruth(dataset.instances)
         self._quality = PanopticQuality(
             [{"id": c.id, "name": str(c.id), "isthing": int(c.is_thing)} for c in dataset.categories]
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.data.annotations.fields import is_usable_name
 from bench.data.coco import id_colours
 from bench.data.run_lengths import segment_annotations
 from bench.errors import BenchError, one_line
@@ -146,7 +147,7 @@ def stems(dataset) -> dict[int, str]:
     if len(set(names.values())) < len(names):
         names = {image_id: f"{image_id:012d}" for image_id in names}
     for name in names.values():
-        if name in ("", ".", "..") or not name.isprintable() or "\\" in name:
+        if not is_usable_name(name):
             raise BenchError(f"image name {name!r} cannot name a prediction: rename the image")
     return names
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.coco import read_segment_ids
-from bench.data.images import open_image
+from bench.data.images import checked_size, open_image
 from bench.data.run_lengths import to_rle
 from bench.errors import BenchError, one_line
 from bench.evaluation.image_results import ImageResults
@@ -36,23 +36,24 @@ class SavedPredictions:
             )
         self._task = dataset.task
         self._stems = stems(dataset)
-        self._index = np.full(256, -1, dtype=np.int64)  # of a category id
-        for index, category in enumerate(dataset.categories):
+        self._dataset, self._positions = dataset, {image["id"]: i for i, image in enumerate(dataset.images)}
+        self._index = np.full(256, -1, dtype=np.int64)  # of a category id in PNGs, which instances do not have
+        for index, category in enumerate(dataset.categories if dataset.task != "instance" else ()):
             self._index[category.id] = index
-        self._images = {image["id"] for image in dataset.images}
         self._categories = {category.id for category in dataset.categories}
         self._segments = self._read_panoptic() if dataset.task == "panoptic" else {}
         if dataset.task in ("panoptic", "instance"):
             self._instances = self._read_instances()
 
     def of(self, image: Mapping) -> ImageResults:
-        """The prediction of an entry of the data set's `images`. Raises BenchError for missing and broken files.
+        """The prediction of an entry of the data set's `images`. Raises BenchError for missing and broken files, and
+        where the image and its annotation are of different sizes, which the model would not have been evaluated on.
 
         It is of the size of its PNGs, in instance data sets of the image's; evaluators compare that with the truth.
         """
         image_id, name = image["id"], f"{self._stems[image['id']]}.png"
+        size = checked_size(self._dataset, self._positions[image_id])
         if self._task == "instance":
-            size = image["height"], image["width"]
             return ImageResults(image_id, size, instances=self._checked_instances(image_id, size))
         labels = self._labels(self.folder / "semantic" / name)
         if self._task == "semantic":
@@ -131,7 +132,7 @@ class SavedPredictions:
         return found
 
     def _check_image(self, path: Path, image_id: int) -> None:
-        if image_id not in self._images:
+        if image_id not in self._positions:
             raise BenchError(f"{path} has image {image_id}, which is not in the data set: name the one that it is of")
 
     def _check_category(self, path: Path, image_id: int, category: object) -> None:

@@ -1,14 +1,16 @@
 """What COCO's instance and panoptic JSON files have in common: images and categories, every field checked."""
 
 import gc
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from PIL import Image
 
-from bench.data.annotations.fields import AGAIN, entries, flag, named, read_json, text, whole
+from bench.data.annotations.fields import AGAIN, entries, file_name, flag, named, read_json, text, whole
 from bench.errors import BenchError
 
 
@@ -56,15 +58,14 @@ def parse_images(content: Mapping, path: Path, sized: bool) -> list[dict]:
         if image["id"] in images:
             raise BenchError(f"{path} lists image {image['id']} twice: {AGAIN}")
         if (other := names.setdefault(image["file_name"], image["id"])) != image["id"]:
-            raise BenchError(
-                f"{path} lists 'file_name' {image['file_name']} twice (images {other} and {image['id']}): {AGAIN}"
-            )
+            name = reprlib.repr(image["file_name"])
+            raise BenchError(f"{path} lists 'file_name' {name} twice (images {other} and {image['id']}): {AGAIN}")
         images[image["id"]] = image
     return [images[image_id] for image_id in sorted(images)]
 
 
 def _image(entry: Mapping, sized: bool) -> dict:
-    image: dict = {"id": whole(entry, "id"), "file_name": text(entry, "file_name")}
+    image: dict = {"id": whole(entry, "id"), "file_name": file_name(entry)}
     if sized or entry.get("height") is not None or entry.get("width") is not None:
         image |= {name: whole(entry, name, 1, 2**31 - 1) for name in ("height", "width")}
         if image["height"] * image["width"] > (Image.MAX_IMAGE_PIXELS or 0):
@@ -89,6 +90,23 @@ def parse_categories(content: Mapping, path: Path, kind: str) -> tuple[Category,
             raise BenchError(f"{path}: category id {id_} is listed twice, ids must be different: {AGAIN}")
         categories[id_] = category
     return tuple(categories[id_] for id_ in sorted(categories))
+
+
+def refuse_other_categories(path: Path, found: Sequence[Category], owner: str, expected: Sequence[Category]) -> None:
+    """Raises BenchError unless the file's categories are exactly those of `owner`; both in ascending id."""
+    different = [pair for pair in zip_longest(found, expected) if pair[0] != pair[1]]
+    if different:
+        theirs, ours = map(_described, different[0])
+        raise BenchError(
+            f"{path} has {theirs} in 'categories' where {owner} has {ours} ({len(different)} differ): is it the right "
+            "data set? Correct ids and names, or declare a data set of your own"
+        )
+
+
+def _described(category: Category | None) -> str:
+    if category is None:
+        return "nothing"
+    return f"id {category.id} {reprlib.repr(category.name)} ({'thing' if category.is_thing else 'stuff'})"
 
 
 def name_of(what: str, entry: Mapping, position: int) -> str:

@@ -72,11 +72,25 @@ def number(entry: Mapping, name: str, least: float = -math.inf) -> float:
 
 
 def text(entry: Mapping, name: str) -> str:
-    """Text that is not empty and can be written as UTF-8, without zero bytes: also a name of a file."""
+    """Text that is not empty."""
     value = entry.get(name)
-    if type(value) is not str or not value.strip() or "\0" in value or not _encodable(value):
+    if type(value) is not str or not value.strip():
         raise wrong(entry, name, "text")
     return value
+
+
+def file_name(entry: Mapping, name: str = "file_name") -> str:
+    """Name of a file, which may have folders or be absolute, see `is_usable_name`."""
+    value = text(entry, name)
+    if not is_usable_name(value):
+        raise wrong(entry, name, "a file's name in printable letters, with / between folders")
+    return value
+
+
+def is_usable_name(name: str) -> bool:
+    """Whether an image of this name can be told in messages and can name its prediction: not "..", a folder, a name
+    with control characters, with bytes that are no UTF-8, or with the folders of another system."""
+    return name.isprintable() and "\\" not in name and Path(name).name not in ("", "..") and not name.endswith("/")
 
 
 def wrong(entry: Mapping, name: str, wanted: str) -> ValueError:
@@ -86,11 +100,3 @@ def wrong(entry: Mapping, name: str, wanted: str) -> ValueError:
     value = entry[name]
     shown = json.dumps(value) if value is None or isinstance(value, bool) else reprlib.repr(value)
     return ValueError(f"has '{name}' {shown}, not {wanted}")
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.annotations.coco_json import Category, name_of, parse_categories, parse_images, read_object
-from bench.data.annotations.fields import AGAIN, entries, flag, named, text, whole
+from bench.data.annotations.fields import AGAIN, entries, file_name, flag, named, whole
 from bench.data.coco_files import Packed
 from bench.errors import BenchError
 
@@ -57,7 +57,7 @@ def read_panoptic(path: Path) -> PanopticFile:
         if annotations[positions[image_id]][0] is not None:
             raise BenchError(f"{path} annotates image {image_id} twice: {AGAIN}")
         with named(path, f"annotation of image {image_id}"):
-            name = text(entry, "file_name")
+            name = file_name(entry)
             if (other := names.setdefault(name, image_id)) != image_id:
                 raise ValueError(f"has the 'file_name' of that of image {other}")
         annotations[positions[image_id]] = name, _segments(entry, path, image_id, known)
