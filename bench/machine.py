@@ -1,7 +1,10 @@
 """What this machine has: processor, cores that this process may use, device."""
 
+import getpass
 import os
 import platform
+import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,37 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import torch
+
+
+def stand_in_for_account() -> None:
+    """Set the name and the home folder that a user id without an account lacks, as under `docker --user 12345`.
+
+    Libraries ask for both: torch for the name of its cache folder; without a home folder some write to one called "~".
+    Raises BenchError where no folder can be made.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_folder_of_own())
+
+
+def _folder_of_own() -> Path:
+    """A folder below the temporary one that this user alone can write."""
+    folder = Path(tempfile.gettempdir()) / f"hcformer-bench-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()  # a link, or a folder that somebody else made, is not ours
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022:
+            return folder
+    except OSError:
+        pass
+    raise BenchError(
+        f"user {os.getuid()} has no home folder, and {folder} cannot be one: set HOME to a folder of yours"
+    )
 
 
 def cpu_name() -> str:

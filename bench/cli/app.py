@@ -20,6 +20,7 @@ from bench.cli import speed as cli_speed
 from bench.cli import table as cli_table
 from bench.cli import train as cli_train
 from bench.errors import BenchError, plain
+from bench.machine import stand_in_for_account
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False,
@@ -71,6 +72,7 @@ for _panel, _commands in _panels.items():
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     try:
+        stand_in_for_account()
         app(standalone_mode=True, prog_name="bench")
     except BenchError as error:
         _fail(str(error))

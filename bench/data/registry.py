@@ -101,5 +101,16 @@ def split_fingerprint(name: str, split: str, root: Path | None = None) -> str:
 
 
 def default_cache() -> Path:
-    """Cache folder of this program: $XDG_CACHE_HOME/hcformer-bench, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcformer-bench"
+    """Cache folder of this program: $XDG_CACHE_HOME/hcformer-bench, by default below ~/.cache.
+
+    Raises BenchError where it is not there and cannot be made.
+    """
+    remedy = "set XDG_CACHE_HOME to a folder that can be written"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcformer-bench"
+    except RuntimeError:
+        raise BenchError(f"there is no home folder for generated data: {remedy}") from None
+    nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    if nearest != cache and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise BenchError(f"{cache} cannot be made, {nearest} is not to be written: {remedy}")
+    return cache
