@@ -110,7 +110,7 @@ def default_cache() -> Path:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcformer-bench"
     except RuntimeError:
         raise BenchError(f"there is no home folder for generated data: {remedy}") from None
-    nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    if nearest != cache and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+    nearest = next(folder for folder in (cache, *cache.absolute().parents) if os.path.exists(folder))
+    if nearest != cache and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise BenchError(f"{cache} cannot be made, {nearest} is not to be written: {remedy}")
     return cache
