@@ -25,6 +25,7 @@ def show(
 ) -> None:
     """Print every value of a row with its source: a section of the paper, a released configuration, or our reason."""
     from bench.experiments.backbones import get_backbone
+    from bench.experiments.datasets import get_dataset
     from bench.experiments.experiment import factor_sources
     from bench.experiments.fixed_values import fixed_values
     from bench.experiments.recipe import recipe_for, sources_for
@@ -34,7 +35,7 @@ def show(
     recipe, factors, sources = recipe_for(experiment), factor_sources(experiment), sources_for(experiment)
     rows = [(name, getattr(experiment, name), source) for name, source in factors.items()]
     rows += [(name, getattr(recipe, name), sources[name]) for name in sources]
-    rows += fixed_values(recipe, get_backbone(experiment.backbone))
+    rows += fixed_values(recipe, get_backbone(experiment.backbone), get_dataset(experiment.dataset).task)
     typer.echo(f"{row}: {experiment.dataset}, scale {experiment.scale}, recipe {recipe.hash}\n")
     typer.echo(_aligned((name, _plain(value), source) for name, value, source in rows))
     typer.echo(f"\n{LEGEND}")

@@ -29,17 +29,23 @@ IGNORED = 255  # in maps of class indices
 _VOID = -1  # in the cached map of segments: void pixels and crowd segments
 
 
+Outline = list[np.ndarray]  # polygons of one object, each float64 [P, 2]: x and y in pixels, which may leave the image
+
+
 @dataclass(frozen=True)
 class Sample:
     """image: uint8 [3, H, W] RGB. labels: int64 [N] contiguous class indices. masks: bool [N, H, W].
 
     Panoptic and semantic masks are disjoint (a pixel of no mask is void), masks of instances may overlap.
+    outlines: where samples are trained on, the first of the N targets may be given by their outlines; masks are then
+    those of the others.
     """
 
     image_id: int
     image: Tensor
     labels: Tensor
     masks: Tensor
+    outlines: tuple[Outline, ...] = ()
 
 
 class CocoPanoptic(Dataset):

@@ -42,12 +42,12 @@ class CocoInstance(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        entry, path = self.images[index], self.files(index)[0]
-        pixels = read_image(path)
-        refuse_listed_size(path, pixels.shape[:2], entry, self.annotation_file)
-        labels, masks = self._masks(index)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        return Sample(entry["id"], image, torch.from_numpy(labels), torch.from_numpy(masks))
+        labels, masks = self._masks(index, self._targets(index))
+        return Sample(self.images[index]["id"], self._image(index), labels, masks)
+
+    def for_training(self) -> "TrainingInstances":
+        """These images as Mask2Former trains on them."""
+        return TrainingInstances(self)
 
     def files(self, index: int) -> list[Path]:
         """The image."""
@@ -57,21 +57,57 @@ class CocoInstance(Dataset):
         """Images that are not there. Raises BenchError for a missing folder."""
         return missing_files(self.image_dir, [image["file_name"] for image in self.images])
 
-    def _masks(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64 [N] and masks bool [N, H, W]."""
+    def _image(self, index: int) -> torch.Tensor:
+        """uint8 [3, H, W]."""
+        path = self.files(index)[0]
+        pixels = read_image(path)
+        refuse_listed_size(path, pixels.shape[:2], self.images[index], self.annotation_file)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def _targets(self, index: int) -> list[tuple[int, list | dict]]:
+        """Class index and segmentation of the objects of an image, without crowds."""
+        objects = (instance for instance in self.annotations.objects(index) if not instance.iscrowd)
+        return [(self._class_index[instance.category_id], instance.segmentation) for instance in objects]
+
+    def _masks(self, index: int, objects: list[tuple[int, list | dict]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels int64 [N] and masks bool [N, H, W] of those objects of an image that have a pixel."""
         from pycocotools import mask as rle_codec  # only readers of instances need the package
 
         from bench.data.run_lengths import to_rle
 
         size = self.images[index]["height"], self.images[index]["width"]
-        objects = [
-            (self._class_index[instance.category_id], to_rle(instance.segmentation, size))
-            for instance in self.annotations.objects(index)
-            if not instance.iscrowd
-        ]
-        objects = [(label, code) for label, code in objects if rle_codec.area(code) > 0]
-        if not objects:
-            return np.zeros(0, np.int64), np.zeros((0, *size), bool)
-        labels, codes = zip(*objects, strict=True)
-        masks = np.ascontiguousarray(rle_codec.decode(list(codes)).transpose(2, 0, 1)).view(bool)
-        return np.array(labels, np.int64), masks
+        codes = [(label, to_rle(segmentation, size)) for label, segmentation in objects]
+        codes = [(label, code) for label, code in codes if rle_codec.area(code) > 0]
+        if not codes:
+            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, *size, dtype=torch.bool)
+        masks = rle_codec.decode([code for _, code in codes]).transpose(2, 0, 1)
+        return torch.tensor([label for label, _ in codes]), torch.from_numpy(np.ascontiguousarray(masks).view(bool))
+
+
+class TrainingInstances(Dataset):
+    """`CocoInstance` as Mask2Former trains on it: no images without an object, crowds aside, and polygons as outlines.
+
+    Raises BenchError where no image is left, and as `CocoInstance` does.
+    """
+
+    def __init__(self, instances: CocoInstance):
+        self._instances, self.categories = instances, instances.categories
+        self._indices = [index for index in range(len(instances)) if instances._targets(index)]
+        self.images = [instances.images[index] for index in self._indices]
+        if not self.images:
+            raise BenchError(f"{instances.annotation_file} has no objects to train on: is it the right file?")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The first targets have outlines, the others masks."""
+        from bench.data.run_lengths import outline_of
+
+        instances, index = self._instances, self._indices[index]
+        entry, objects = instances.images[index], instances._targets(index)
+        outlined = [(label, polygons) for label, polygons in objects if isinstance(polygons, list)]
+        labels, masks = instances._masks(index, [found for found in objects if isinstance(found[1], dict)])
+        outlines = tuple(outline_of(polygons, (entry["height"], entry["width"])) for _, polygons in outlined)
+        labels = torch.cat((torch.tensor([label for label, _ in outlined], dtype=torch.int64), labels))
+        return Sample(entry["id"], instances._image(index), labels, masks, outlines)

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as rle_codec
 
 from bench.data.annotations.segmentation import checked_segmentation
-from bench.data.coco import runs
+from bench.data.coco import Outline, runs
 
 
 def encode_masks(masks: np.ndarray) -> list[dict]:
@@ -72,10 +72,40 @@ def to_rle(segmentation: object, size: tuple[int, int]) -> dict:
         return _json_ready(rle_codec.frPyObjects({"size": [height, width], "counts": counts}, height, width))
     if not segmentation:
         raise ValueError("no polygon, which needs three points or more")
-    # Far outside the image, points would only cost memory.
+    return _json_ready(_drawn(outline_of(segmentation, size), height, width))
+
+
+def outline_of(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Outline:
+    """COCO's polygons [x, y, x, y, ...] of an image of `size` (H, W); far outside, corners would only cost memory."""
     limit = 4.0 * max(size)
-    parts = [np.clip(np.array(polygon, dtype=np.float64), -limit, limit).tolist() for polygon in segmentation]
-    return _json_ready(rle_codec.merge(rle_codec.frPyObjects(parts, height, width)))
+    return [np.clip(np.array(polygon, dtype=np.float64), -limit, limit).reshape(-1, 2) for polygon in polygons]
+
+
+def draw_outline(outline: Outline, height: int, width: int) -> np.ndarray:
+    """Mask bool [height, width] of polygons, as pycocotools draws them; they may reach beyond it."""
+    return rle_codec.decode(_drawn(outline, height, width)).view(bool)
+
+
+def _drawn(outline: Outline, height: int, width: int) -> dict:
+    flat = [polygon.reshape(-1).tolist() for polygon in outline]
+    return rle_codec.merge(rle_codec.frPyObjects(flat, height, width))
+
+
+def area_inside(outline: Outline, height: int, width: int) -> float:
+    """Sum of the areas in pixels of polygons [P, 2], as far as they lie in the window from (0, 0)."""
+    total = 0.0
+    for polygon in outline:
+        points = polygon
+        for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):  # Sutherland and Hodgman
+            depth = sign * (points[:, axis] - limit)
+            following, beyond = np.roll(points, -1, axis=0), np.roll(depth, -1)
+            crosses = (depth < 0) != (beyond < 0)
+            share = np.divide(depth, depth - beyond, out=np.zeros_like(depth), where=crosses)
+            ends = np.stack((points, points + share[:, None] * (following - points)), axis=1)
+            points = ends[np.stack((depth >= 0, crosses), axis=1)]
+        x, y = points.T
+        total += abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    return total
 
 
 def _json_ready(rle: dict) -> dict:

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bench.data.coco import Sample
+from bench.data.coco import Outline, Sample
 from bench.data.colour import jitter_colours
 from bench.experiments.backbones import Normalisation
 from bench.experiments.fixed_values import FLIP
@@ -45,18 +45,23 @@ def augment(
 ) -> Sample:
     """Resize, crop, flip and colour at random as the recipe says; a sample of exactly recipe.crop_size pixels.
 
-    The image is resized by `resized_size`, with a factor uniform in recipe.scale_range, and a uniformly placed window
-    of it is kept. An image smaller than the crop stands at its top left on the colour `fill`; those pixels are in
-    no mask. Then it is mirrored in half of the cases and, where the recipe says so, its colours
-    jittered. Images are interpolated bilinearly (antialiased), masks take the nearest pixel; segments that are left
-    without a pixel are dropped. All randomness comes from `generator`, a fixed number of draws a sample.
+    The image is resized with a factor from recipe.scale_range, and a window of it is kept, placed by two random numbers
+    or by one (`diagonal_crop`). An image smaller than the crop stands at its top left on recipe.padding_value or the
+    colour `fill`; those pixels are in no mask. Then it is mirrored in half of the cases and, where the recipe says so,
+    its colours jittered. Images are interpolated bilinearly (antialiased), masks take the nearest pixel, outlines are
+    drawn in the crop. Segments that are left without a pixel are dropped unless recipe.keep_emptied, objects with an
+    outline where that leaves the crop. All randomness comes from `generator`, a fixed number of draws a sample.
     """
     flipped, factor, *places = torch.rand(4, generator=generator).tolist()
-    low, high = recipe.scale_range
     old = tuple(sample.image.shape[1:])
-    new = resized_size(*old, low + (high - low) * factor, recipe.crop_size, recipe.resize_mode)
+    new = _size_in_training(old, factor, recipe)
     kept = [min(pair) for pair in zip(new, recipe.crop_size, strict=True)]
-    top, left = (int(place * (n - k + 1)) for place, n, k in zip(places, new, kept, strict=True))
+    spare = [n - k for n, k in zip(new, kept, strict=True)]
+    if recipe.diagonal_crop:
+        top, left = (round(places[0] * n) for n in spare)
+    else:
+        top, left = (int(place * (n + 1)) for place, n in zip(places, spare, strict=True))
+    outlines = [_moved(outline, old, new, (top, left), flipped < FLIP) for outline in sample.outlines]
     if flipped < FLIP:
         left = new[1] - kept[1] - left  # the window's place counts in the mirrored image
     image = _resized(sample.image, new)[:, top : top + kept[0], left : left + kept[1]]
@@ -66,8 +71,24 @@ def augment(
         image, columns = F.horizontal_flip(image), columns.flip(0)
     if recipe.colour_jitter:
         image = jitter_colours(image, generator)
-    labels, masks = _sampled(sample.labels, sample.masks, rows, columns, recipe.crop_size)
-    return Sample(sample.image_id, _padded(image, recipe.crop_size, fill), labels, masks)
+    colour = fill if recipe.padding_value is None else [recipe.padding_value] * 3
+    image = _padded(image, recipe.crop_size, colour)
+    objects, masks = len(outlines), sample.masks
+    labels, masks = _sampled(sample.labels[objects:], masks, rows, columns, recipe.crop_size, recipe.keep_emptied)
+    if objects:
+        present, drawn = _drawn(outlines, kept, recipe.crop_size)
+        labels, masks = torch.cat((sample.labels[:objects][present], labels)), torch.cat((drawn, masks))
+    return Sample(sample.image_id, image, labels, masks)
+
+
+def _size_in_training(old: tuple[int, int], draw: float, recipe: Recipe) -> tuple[int, int]:
+    """Size (height, width) that an image is resized to, for a random number in 0..1."""
+    low, high = recipe.scale_range
+    if not recipe.scale_steps:
+        return resized_size(*old, low + (high - low) * draw, recipe.crop_size, recipe.resize_mode)
+    factor = low + (high - low) * int(draw * recipe.scale_steps) / (recipe.scale_steps - 1)
+    side = int(min(recipe.crop_size) * factor + 1e-6)  # whole pixels, as Mask2Former's configuration lists them
+    return size_at_test(*old, side, recipe.longest_side or max(old) * side)
 
 
 def resized_size(
@@ -102,13 +123,39 @@ def _source_pixels(old: int, new: int) -> Tensor:
     return interpolate(torch.arange(old, dtype=torch.float32)[None, None], new, mode="nearest-exact")[0, 0].long()
 
 
+def _moved(
+    outline: Outline, old: tuple[int, int], new: tuple[int, int], corner: tuple[int, int], mirrored: bool
+) -> Outline:
+    """Polygons of an image in the window with that top left corner, of the image mirrored, then resized to `new`."""
+    scale, offset = np.array(new[::-1]) / old[::-1], np.array(corner[::-1])
+    direction, origin = ((-1, 1), (old[1], 0)) if mirrored else ((1, 1), (0, 0))
+    return [(origin + polygon * direction) * scale - offset for polygon in outline]
+
+
+def _drawn(outlines: list[Outline], kept: Sequence[int], size: tuple[int, int]) -> tuple[list[int], Tensor]:
+    """Which outlines have a part in the window of `kept` pixels, and masks bool [M, *size] of those; a part may be too
+    thin for a pixel, as in Mask2Former, whose targets it leaves empty."""
+    from bench.data.run_lengths import area_inside, draw_outline  # needs pycocotools, which not every data set does
+
+    present, masks = [], []
+    for number, outline in enumerate(outlines):
+        mask = draw_outline(outline, *kept)
+        if mask.any() or area_inside(outline, *kept) > 0:
+            present.append(number)
+            masks.append(mask)
+    drawn = torch.zeros(len(masks), *size, dtype=torch.bool)
+    for target, mask in zip(drawn, masks, strict=True):
+        target[: kept[0], : kept[1]] = torch.from_numpy(mask)
+    return present, drawn
+
+
 def _sampled(
-    labels: Tensor, masks: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]
+    labels: Tensor, masks: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int], keep_emptied: bool
 ) -> tuple[Tensor, Tensor]:
     """Labels [M] and masks bool [M, *size] of the pixels at rows [h] and columns [w]; False outside of h x w.
 
-    masks bool [N, H, W]; those without a pixel left are dropped, so M <= N. Eight masks are sampled at once, as the
-    bits of a byte, and unpacked by numpy, which compares ten times faster than torch.
+    masks bool [N, H, W]; those without a pixel left are dropped unless they are kept, so M <= N. Eight masks are
+    sampled at once, as the bits of a byte, and unpacked by numpy, which compares ten times faster than torch.
     """
     top, left = int(rows.min()), int(columns.min())
     masks = masks[:, top : rows.max() + 1, left : columns.max() + 1]
@@ -118,7 +165,7 @@ def _sampled(
     window = torch.zeros(len(packed), *size, dtype=torch.uint8)
     window[:, : len(rows), : len(columns)] = packed.index_select(2, columns - left).index_select(1, rows - top)
     present = np.bitwise_or.reduce(window.flatten(1).numpy(), axis=1)
-    kept = [number for number in range(len(masks)) if present[number // 8] >> number % 8 & 1]
+    kept = [number for number in range(len(masks)) if keep_emptied or present[number // 8] >> number % 8 & 1]
     sampled = np.empty((len(kept), *size), np.bool_)
     for mask, number in zip(sampled, kept, strict=True):
         np.not_equal(window[number // 8].numpy() & np.uint8(1 << number % 8), 0, out=mask)

@@ -60,6 +60,10 @@ _CROP_640 = {"crop_size": Value((640, 640), "paper table 3")}
 _OF_SWIN_L_ON_ADE20K: Values = _CROP_640 | {
     "test_shorter_side": Value(640, "Mask2Former's configuration of Swin-L"),
     "test_longer_side": Value(2560, "Mask2Former's configuration of Swin-L"),
+    "longest_side": Value(2560, "Mask2Former's configuration of Swin-L"),
+}
+_OF_SWIN_L_ON_COCO: Values = {
+    "class_loss_images": Value(4, "reference configuration: one GPU's images; paper D: 16 on four GPUs"),
 }
 
 BACKBONES: dict[str, Backbone] = {
@@ -72,7 +76,8 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("swin_s", "Swin-S", _SWIN, "swin", {"variant": "swin_s"}, recipe=_OF_SWIN,
                  imagenet="timm swin_small_patch4_window7_224, ImageNet-1K"),
         Backbone("swin_l", "Swin-L", _SWIN, "swin", {"variant": "swin_l"}, recipe=_OF_SWIN_L,
-                 recipe_on={"ade20k": _OF_SWIN_L_ON_ADE20K}, doubled_iterations=COCO,
+                 recipe_on={"ade20k": _OF_SWIN_L_ON_ADE20K, **dict.fromkeys(COCO, _OF_SWIN_L_ON_COCO)},
+                 doubled_iterations=COCO,
                  imagenet="timm swin_large_patch4_window12_384.ms_in22k, ImageNet-22K"),
         Backbone("small", "small", "models.backbones.resnet:small_resnet", "small", _SMALL, True, ("small",)),
         Backbone("mit_b2", "MiT-B2", _MIT, "mit", {"name": "mit_b2"}),

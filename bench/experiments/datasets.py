@@ -85,7 +85,6 @@ _COCO: dict[str, Any] = {
     "folders": ("coco",),
     "categories": "coco_panoptic",
     "counted": CountedImages("mean over the first 100 images of COCO val2017", sizes="coco_val2017_first100"),
-    "recipes": {"paper": protocols.COCO},
 }
 _ON_ADE20K = CountedImages(
     "one crop of 512x512 (640x640 with Swin-L and MiT-B5) of an image of 512x683", original=(512, 683), cropped=True
@@ -97,9 +96,10 @@ DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         Dataset("coco_panoptic", "COCO", "panoptic", 80, 53, "train2017", "val2017", **_PANOPTIC, **_COCO,
-                prepared="panoptic_semseg_{}"),
+                prepared="panoptic_semseg_{}", recipes={"paper": protocols.COCO}),
         Dataset("coco_instance", "COCO", "instance", 80, 0, "train2017", "val2017",
-                "bench.data.coco_instance:CocoInstance", "annotations/instances_{}.json", **_COCO),
+                "bench.data.coco_instance:CocoInstance", "annotations/instances_{}.json", **_COCO,
+                recipes={"paper": protocols.COCO_INSTANCE}),
         Dataset("ade20k", "ADE20K", "semantic", 0, 150, "training", "validation", _SEMANTIC + "ade20k", "images/{}",
                 "ade20k", {"training": 20_210, "validation": 2000}, ("ade20k", "ADEChallengeData2016"),
                 prepared="annotations_detectron2/{}", counted=_ON_ADE20K, recipes={"paper": protocols.ADE20K},

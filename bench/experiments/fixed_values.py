@@ -16,8 +16,8 @@ SATURATION = (0.5, 1.5)  # multiplies S of HSV
 HUE = 18 / 180  # turns H of HSV, up to this part of a circle (18 of OpenCV's 180)
 
 
-def fixed_values(recipe: Recipe, backbone: Backbone) -> list[tuple[str, object, str]]:
-    """(name, value, source) of what is the same in every recipe and therefore no field of `Recipe`."""
+def fixed_values(recipe: Recipe, backbone: Backbone, task: str) -> list[tuple[str, object, str]]:
+    """(name, value, source) of what is the same in every recipe of a task and therefore no field of `Recipe`."""
     mean: object = "its own"
     std: object = "its own"
     source = "timm's configuration of the model"
@@ -30,17 +30,11 @@ def fixed_values(recipe: Recipe, backbone: Backbone) -> list[tuple[str, object, 
         ("pixel_mean", mean, source),
         ("pixel_std", std, source),
     ]
+    instances = task == "instance"
     values += [
-        ("padding", "mean colour", "ours; Mask2Former's configuration: grey, 128"),
-        (
-            "emptied segments",
-            "dropped",
-            "ours: a crop's segments without a pixel; Mask2Former keeps them on COCO panoptic",
-        ),
-        ("empty images", "trained on", "ours; Mask2Former's configuration drops them on COCO instance"),
+        ("masks", "polygons, drawn in the crop" if instances else "nearest pixel", "Mask2Former's configuration"),
+        ("empty images", "left out" if instances else "trained on", "Mask2Former's configuration"),
     ]
-    if recipe.resize_mode == "shorter_side":
-        values.append(("longest side in training", "any", "ours; Mask2Former's configuration caps it at 2048 to 4096"))
     if recipe.colour_jitter:
         ssd = "with probability 0.5: SSD, as in Mask2Former's configuration"
         values += [

@@ -24,6 +24,7 @@ Values = dict[str, Value]
 
 FOLLOWED = "Mask2Former's configuration"
 UNUSED_MOMENTUM = Value(0.9, "not used: AdamW has none")
+_NO_STEPS = "not used: scales are not in steps"
 
 # Of every data set at paper scale.
 _PAPER: Values = {
@@ -44,6 +45,8 @@ _PAPER: Values = {
     "auxiliary_weight": Value(0.0, "not used: no auxiliary head"),
     "scale_regularisation": Value(0.1, "paper 3.1; absolute value of the sum of the scales: reference configuration"),
     "num_points": Value(12_544, "reference configuration; paper 3.1: points as in Mask2Former"),
+    "class_loss_images": Value(8, "reference configuration: one GPU's images; paper D: 16 on two GPUs"),
+    "padding_value": Value(128, f"grey: {FOLLOWED}"),
     "precision": Value("bf16", f"mixed precision: {FOLLOWED}; bf16 is ours: it needs no loss scaling"),
     "pretrained": Value(True, "reference configuration: ImageNet weights, torchvision's V1 for ResNets"),
     "drop_path": Value(0.0, "not used: ResNets have none"),
@@ -66,9 +69,16 @@ COCO: Values = _PAPER | {
     "crop_size": Value((1024, 1024), FOLLOWED),
     "resize_mode": Value("scale", f"large-scale jitter: {FOLLOWED}"),
     "scale_range": Value((0.1, 2.0), FOLLOWED),
+    "scale_steps": Value(0, f"uniform: {FOLLOWED}"),
+    "longest_side": Value(None, _NO_STEPS),
+    "diagonal_crop": Value(True, f"one number for both offsets of the crop: {FOLLOWED} (detectron2's FixedSizeCrop)"),
+    "keep_emptied": Value(True, f"a crop's segments without a pixel are empty targets: {FOLLOWED}"),
     "colour_jitter": Value(False, FOLLOWED),
     "test_shorter_side": Value(800, "paper D.1"),
     "test_longer_side": Value(1333, "paper D.1"),
+}
+COCO_INSTANCE: Values = COCO | {
+    "keep_emptied": Value(False, f"objects of which the crop has no part are no targets: {FOLLOWED}"),
 }
 
 _SEMANTIC: Values = _PAPER | {
@@ -78,13 +88,17 @@ _SEMANTIC: Values = _PAPER | {
     "step_factor": Value(0.1, "not used: the schedule is poly"),
     "warmup_iterations": Value(0, FOLLOWED),
     "resize_mode": Value("shorter_side", FOLLOWED),
+    "scale_steps": Value(16, f"0.5, 0.6, ... 2.0 of the paper's range: {FOLLOWED}"),
+    "diagonal_crop": Value(False, FOLLOWED),
+    "keep_emptied": Value(False, f"targets are the classes of the crop: {FOLLOWED}"),
     "colour_jitter": Value(True, f"paper D.2; SSD's: {FOLLOWED}"),
 }
 
 ADE20K: Values = _SEMANTIC | {
     "iterations": Value(160_000, "paper D.2"),
     "crop_size": Value((512, 512), "paper D.2"),
-    "scale_range": Value((0.5, 2.0), "paper D.2, times the crop; there in steps of 0.1, here uniform"),
+    "scale_range": Value((0.5, 2.0), "paper D.2, times the crop"),
+    "longest_side": Value(2048, FOLLOWED),
     "test_shorter_side": Value(512, FOLLOWED),
     "test_longer_side": Value(2048, FOLLOWED),
 }
@@ -94,9 +108,9 @@ CITYSCAPES: Values = _SEMANTIC | {
     "crop_size": Value((512, 1024), "paper D.2"),
     "scale_range": Value(
         (1.0, 4.0),
-        "paper D.2: 0.5 to 2.0 times the image, whose shorter side of 1024 is twice the crop's 512; "
-        "Mask2Former's configuration has steps of 0.1, here it is uniform",
+        "paper D.2: 0.5 to 2.0 times the image, whose shorter side of 1024 is twice the crop's 512",
     ),
+    "longest_side": Value(4096, FOLLOWED),
     "test_shorter_side": Value(1024, FOLLOWED),
     "test_longer_side": Value(2048, FOLLOWED),
 }
@@ -113,6 +127,12 @@ _SMALL: Values = _PAPER | {
     "poly_power": Value(0.9, "not used: the schedule is step"),
     "warmup_iterations": Value(10, "ours: short training from scratch"),
     "num_points": Value(512, "ours: in proportion to the crop"),
+    "class_loss_images": Value(None, "ours: the whole batch, of one process"),
+    "scale_steps": Value(0, "ours: uniform"),
+    "longest_side": Value(None, _NO_STEPS),
+    "diagonal_crop": Value(False, "ours: crops everywhere"),
+    "padding_value": Value(None, "ours: the mean colour"),
+    "keep_emptied": Value(False, "ours: crops of a few segments"),
     "test_shorter_side": Value(None, "ours: the images' own size"),
     "test_longer_side": Value(None, "ours: the images' own size"),
     "precision": Value("float32", "ours: CPUs"),
@@ -150,7 +170,9 @@ NUCLEI: Values = _SMALL | {
 # Per-pixel methods: "the training protocol is following [69]" (paper E.1), PSPNet's, section 5.1 of its paper.
 _PSPNET = "PSPNet 5.1 (paper E.1 follows it)"
 _UNUSED = "not used: the loss is a cross-entropy of pixels"
-_OF_MASKS = ("class_weight", "mask_weight", "dice_weight", "no_object_weight", "num_points")
+_OF_MASKS = (
+    "class_weight", "mask_weight", "dice_weight", "no_object_weight", "num_points", "class_loss_images", "keep_emptied",
+)  # fmt: skip
 _PER_PIXEL: Values = {
     "optimiser": Value("sgd", _PSPNET),
     "momentum": Value(0.9, _PSPNET),
@@ -163,6 +185,9 @@ _PER_PIXEL: Values = {
     "backbone_multiplier": Value(1.0, "ours: PSPNet 5.1 names one rate"),
     "auxiliary_weight": Value(0.4, f"{_PSPNET}: of the loss on the third stage's feature"),
     "clip_norm": Value(1e6, "in effect none: PSPNet clips nothing"),
+    "scale_steps": Value(0, f"{_PSPNET}: uniform"),
+    "longest_side": Value(None, _NO_STEPS),
+    "padding_value": Value(None, "the mean colour: PSPNet's released configuration"),
     "colour_jitter": Value(False, "PSPNet 5.1: none; its rotation by 10 degrees and its blur on ADE20K are not built"),
 }
 PIXELS_ON_ADE20K: Values = {

@@ -35,10 +35,16 @@ class Recipe:
     Sizes are pixels, (height, width). `schedule` "step": the learning rate is multiplied by `step_factor` at each of
     `step_fractions` of `iterations`; "poly": by (1 - iteration / iterations) ** `poly_power`. `scale_range` is the
     range of random resizing before the crop: times the size that fits into the crop (`resize_mode` "scale") or, with
-    "shorter_side", of the shorter side in units of the crop's shorter side. `colour_jitter` is SSD's. `drop_path` is
-    the largest rate of stochastic depth in the backbone. At test time the shorter side becomes `test_shorter_side`
-    and the longer at most `test_longer_side`; None keeps the size.
-    Raises ValueError for an unknown precision, optimiser, schedule or resize mode.
+    "shorter_side", of the shorter side in units of the crop's shorter side. `scale_steps`: so many values of that
+    range, equally far apart, are drawn from (0: all of it); the shorter side is then whole pixels and the longer one
+    at most `longest_side`. `diagonal_crop`: one random number places the crop in both directions, else two do.
+    `padding_value` (0 to 255) fills a crop beyond the image; None: the mean colour. `keep_emptied`: segments without a
+    pixel in the crop are targets with empty masks, else none. `class_loss_images`: images whose class losses are
+    normalised together, whatever computes them; None: all of the batch. `colour_jitter` is SSD's. `drop_path` is the
+    largest rate of stochastic depth in the backbone. At test time the shorter side becomes `test_shorter_side` and the
+    longer at most `test_longer_side`; None keeps the size.
+    Raises ValueError for an unknown precision, optimiser, schedule or resize mode, for steps without "shorter_side",
+    and where `class_loss_images` does not divide `batch_size`.
     """
 
     iterations: int
@@ -69,6 +75,12 @@ class Recipe:
     schedule: str = "step"
     poly_power: float = 0.9
     resize_mode: str = "scale"
+    scale_steps: int = 0
+    longest_side: int | None = None
+    diagonal_crop: bool = False
+    padding_value: int | None = None
+    keep_emptied: bool = False
+    class_loss_images: int | None = None
     colour_jitter: bool = False
     drop_path: float = 0.0
     activation_checkpointing: bool = False
@@ -78,6 +90,10 @@ class Recipe:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} of a recipe is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.scale_steps and (self.scale_steps < 2 or self.resize_mode != "shorter_side"):
+            raise ValueError("scale_steps of a recipe is 0, or 2 or more with the resize mode 'shorter_side'")
+        if self.class_loss_images and self.batch_size % self.class_loss_images:
+            raise ValueError(f"class_loss_images {self.class_loss_images} does not divide a batch of {self.batch_size}")
 
     @property
     def hash(self) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bench.data.coco import Sample
+from bench.data.coco_instance import CocoInstance
 from bench.data.registry import open_split, split_fingerprint
 from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
@@ -63,7 +64,8 @@ def measure_accuracy(
     execution = replace(execution, workers=0 if info.generated else loading_processes(world))
     if per_pixel and min(map(len, execution.passes(recipe))) * world.size < 2:
         raise BenchError(f"{experiment.method} normalises over the images of a pass: give --micro-batch 2 or more")
-    train_set = open_split(experiment.dataset, "train", data_root)
+    train_split = open_split(experiment.dataset, "train", data_root)
+    train_set = train_split.for_training() if isinstance(train_split, CocoInstance) else train_split
     val_set = open_split(experiment.dataset, info.eval_split, data_root)
     model, weights = _build(experiment, seed, recipe, world)
     if world.is_main and not (folder / CHECKPOINT).exists():
@@ -115,7 +117,7 @@ def measure_accuracy(
         "device": str(world.device),
         **execution.facts(recipe),
         "resumed": result.resumed,
-        "train_images": len(train_set),
+        "train_images": len(train_split),
         "val_images": len(val_set),
         "val_split": info.eval_split,
         "official_images": info.images.get(info.eval_split),

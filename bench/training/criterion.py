@@ -41,6 +41,15 @@ class Part:
         before = sum(matched[: self.images.start])
         return sum(matched), slice(before, before + sum(matched[self.images]))
 
+    def class_divisors(self, queries: int, no_object_weight: float, group: int | None) -> list[float]:
+        """What the class losses of the images here are divided by: the weights of all queries of an image's group,
+        times the number of groups. group: so many images that follow each other in the batch; None: all."""
+        matched = [min(count, queries) for count in self.counts]
+        weights = [found + (queries - found) * no_object_weight for found in matched]
+        size = group or len(weights)
+        groups = [sum(weights[i : i + size]) for i in range(0, len(weights), size)]
+        return [groups[i // size] * len(groups) for i in range(len(weights))[self.images]]
+
 
 @dataclass(frozen=True)
 class _Matches:
@@ -58,7 +67,11 @@ class SetCriterion(nn.Module):
     num_classes: K without "no object". Weights: lambda_cls 2, lambda_ce 5, lambda_dice 5, lambda_reg 0.1; "no object"
     counts 0.1 in the classification loss. The scale term is |sum s|, as in the reference implementation (the paper
     writes the sum of |s|; the two agree while all scales have one sign, as they do from the common start at 0.1).
+    class_loss_images: images of which the weighted mean of the classification loss is taken, one GPU's in the
+    reference; the batch has the mean of these means. None: the batch has one. It is a multiple of them.
     """
+
+    divisor = 32  # the input is padded to a multiple of it: masks are sampled at places relative to its size
 
     def __init__(
         self,
@@ -69,11 +82,12 @@ class SetCriterion(nn.Module):
         dice_weight: float = 5.0,
         no_object_weight: float = 0.1,
         scale_weight: float = 0.1,
+        class_loss_images: int | None = None,
     ):
         super().__init__()
         self.num_points = num_points
         self.weights = (class_weight, mask_weight, dice_weight)
-        self.scale_weight = scale_weight
+        self.scale_weight, self.class_loss_images = scale_weight, class_loss_images
         weight = torch.ones(num_classes + 1)
         weight[-1] = no_object_weight
         self.register_buffer("class_weights", weight, persistent=False)
@@ -132,13 +146,11 @@ class SetCriterion(nn.Module):
         wanted = torch.full((depth * batch, queries), classes - 1, device=class_logits.device)
         wanted[matches.problem, matches.query] = labels[matches.image, matches.target]
         wanted = wanted.view(depth, -1)
-        loss = F.cross_entropy(class_logits.float().flatten(1, 2).mT, wanted, self.class_weights, reduction="none").sum(
-            1
-        )
-        if part.is_whole:
-            return loss / self.class_weights[wanted].sum(1)
-        matched, _ = part.matched(queries)
-        return loss / (matched + (len(part.counts) * queries - matched) * self.class_weights[-1])
+        loss = F.cross_entropy(class_logits.float().flatten(1, 2).mT, wanted, self.class_weights, reduction="none")
+        if part.is_whole and not self.class_loss_images:
+            return loss.sum(1) / self.class_weights[wanted].sum(1)
+        divisors = part.class_divisors(queries, self.class_weights[-1].item(), self.class_loss_images)
+        return (loss.view(depth, batch, queries).sum(2) / loss.new_tensor(divisors)).sum(1)
 
     def _mask_losses(self, mask_logits, masks, matches: _Matches, draws, num_masks: int) -> tuple[Tensor, Tensor]:
         """[D] point-sampled binary cross-entropies and [D] dice losses, each summed over masks / num_masks."""

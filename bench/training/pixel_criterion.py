@@ -1,5 +1,6 @@
 """The training criterion of per-pixel classification (appendix E.1 of the paper, after PSPNet, [69])."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ class PixelCriterion(nn.Module):
     auxiliary_weight: of the auxiliary head's cross-entropy (PSPNet: 0.4). scale_weight: of |sum s|, as in
     `SetCriterion`. Pixels of no mask are ignored.
     """
+
+    divisor = 1  # inputs are not padded: a border would enter the statistics of the batch norms
 
     def __init__(self, auxiliary_weight: float = 0.4, scale_weight: float = 0.1):
         super().__init__()
@@ -56,6 +59,13 @@ def label_map(target: Target) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Sum over the labelled pixels, of logits [B, K, h, w] resized to the labels' size [B, H, W]."""
-    logits = F.interpolate(logits.float(), wanted.shape[-2:], mode="bilinear", align_corners=False)
+    """Sum over the labelled pixels, of logits [B, K, h, w] resized to the labels' size [B, H, W].
+
+    Cells are as large as the stride also where they reach beyond the input (90 of 8 pixels for 713), as in tests, where
+    inputs are padded to full cells: else logits and labels would drift apart by half a cell.
+    """
+    height, width = wanted.shape[-2:]
+    pairs = zip(logits.shape[-2:], (height, width), strict=True)
+    full = [cells * 2 ** math.ceil(math.log2(pixels / cells)) for cells, pixels in pairs]
+    logits = F.interpolate(logits.float(), full, mode="bilinear", align_corners=False)[..., :height, :width]
     return F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")

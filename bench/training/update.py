@@ -46,6 +46,7 @@ class Updater:
             recipe.dice_weight,
             recipe.no_object_weight,
             recipe.scale_regularisation,
+            recipe.class_loss_images,
         )
         self.criterion = criterion.to(self.device)
         self._dtype = PRECISIONS[precision]
@@ -95,7 +96,7 @@ class Updater:
     def _backward(self, iteration: int, batch: Batch, own: slice, part: Part) -> tuple[list[str], Tensor]:
         """Add the gradients of some images; names and values of their losses, after which the values' sum."""
         images = list(batch.images[own].to(self.device, non_blocking=True))
-        images = preprocess(images, normalisation=normalisation_of(self.model))
+        images = preprocess(images, self.criterion.divisor, normalisation_of(self.model))
         images = images.to(memory_format=MEMORY_FORMAT)
         targets = [
             Target(labels.to(self.device, non_blocking=True), _padded(masks, images).to(self.device, non_blocking=True))
