@@ -71,8 +71,6 @@ class SetCriterion(nn.Module):
     reference; the batch has the mean of these means. None: the batch has one. It is a multiple of them.
     """
 
-    divisor = 32  # the input is padded to a multiple of it: masks are sampled at places relative to its size
-
     def __init__(
         self,
         num_classes: int,

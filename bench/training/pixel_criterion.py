@@ -19,8 +19,6 @@ class PixelCriterion(nn.Module):
     `SetCriterion`. Pixels of no mask are ignored.
     """
 
-    divisor = 1  # inputs are not padded: a border would enter the statistics of the batch norms
-
     def __init__(self, auxiliary_weight: float = 0.4, scale_weight: float = 0.1):
         super().__init__()
         self.auxiliary_weight, self.scale_weight = auxiliary_weight, scale_weight

@@ -14,6 +14,7 @@ from bench.training.batches import Batch, batch_indices, derived_seed
 from bench.training.criterion import Part, SetCriterion, Target
 from bench.training.distributed import World
 from bench.training.optimiser import build_optimiser, set_learning_rate
+from bench.training.pixel_criterion import PixelCriterion
 
 MEMORY_FORMAT = torch.channels_last  # the faster one for every method; clustering then reads whole rows
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,6 +50,8 @@ class Updater:
             recipe.class_loss_images,
         )
         self.criterion = criterion.to(self.device)
+        # A border would enter the statistics of per-pixel methods; masks are sampled at places relative to the input.
+        self._divisor = 1 if isinstance(criterion, PixelCriterion) else 32
         self._dtype = PRECISIONS[precision]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
 
@@ -96,7 +99,7 @@ class Updater:
     def _backward(self, iteration: int, batch: Batch, own: slice, part: Part) -> tuple[list[str], Tensor]:
         """Add the gradients of some images; names and values of their losses, after which the values' sum."""
         images = list(batch.images[own].to(self.device, non_blocking=True))
-        images = preprocess(images, self.criterion.divisor, normalisation_of(self.model))
+        images = preprocess(images, self._divisor, normalisation_of(self.model))
         images = images.to(memory_format=MEMORY_FORMAT)
         targets = [
             Target(labels.to(self.device, non_blocking=True), _padded(masks, images).to(self.device, non_blocking=True))

@@ -183,11 +183,16 @@ def test_more_targets_than_queries(same_points):
     assert losses["loss_dice"].item() == pytest.approx(5 * (1 - (32 * probability + 1) / (16 * probability + 17)) / 3)
 
 
+@pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("counts", [(3,), (5,), (2, 4), (1, 3, 2)])
-def test_losses_equal_transformers(counts):
-    """All predictions of a batch, the same random points: transformers draws them in the same order."""
+def test_losses_equal_transformers(counts, emptied):
+    """All predictions of a batch, the same random points: transformers draws them in the same order. Also with targets
+    of which the crop has left no pixel."""
     predictions = [prediction(len(counts), seed=seed) for seed in range(3)]
     targets = [target(count, seed) for seed, count in enumerate(counts)]
+    if emptied:
+        for t in targets:
+            t.masks[::2] = False
     config = Mask2FormerConfig(num_labels=CLASSES, train_num_points=POINTS)
     torch.manual_seed(11)
     last, *earlier = [
@@ -274,12 +279,45 @@ def test_batch_is_the_weighted_mean_of_its_images(same_points):
         assert losses[name].item() == pytest.approx(expected, rel=1e-5), name
 
 
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_class_losses_are_means_over_the_images_of_one_gpu(same_points, together):
+    """As the reference's: each process takes the weighted mean over its own images, their gradients are averaged. The
+    other losses are those of the whole batch."""
+    p, t = prediction(4), [target(count, seed) for seed, count in enumerate((2, 4, 0, 7))]
+    whole = SetCriterion(CLASSES, POINTS)(p, t)
+    losses = SetCriterion(CLASSES, POINTS, class_loss_images=together)(p, t)
+    means = []
+    for first in range(0, 4, together):
+        own = slice(first, first + together)
+        gpu = MaskPrediction(p.class_logits[own], p.mask_logits[own])
+        means.append(SetCriterion(CLASSES, POINTS)(gpu, t[own])["loss_class"].item())
+    assert losses["loss_class"].item() == pytest.approx(sum(means) / len(means), rel=1e-5)
+    assert (losses["loss_mask"], losses["loss_dice"]) == (whole["loss_mask"], whole["loss_dice"])
+    if together < 4:
+        assert losses["loss_class"].item() != pytest.approx(whole["loss_class"].item(), rel=5e-5)
+
+
+def test_an_empty_target_by_hand(same_points):
+    """The query that says so most firmly takes it; dice and cross-entropy push it to nothing."""
+    p, classes, masks = with_gradients(MaskPrediction(torch.zeros(1, 2, 3), constant([3.0, -2.0])))
+    losses = SetCriterion(2, 16)(p, [Target(torch.tensor([1]), torch.zeros(1, 4, 4).bool())])
+    probability = 1 / (1 + math.exp(2))
+    assert losses["loss_mask"].item() == pytest.approx(5 * -math.log(1 - probability))
+    assert losses["loss_dice"].item() == pytest.approx(5 * (1 - 1 / (16 * probability + 1)))
+    sum(losses.values()).backward()
+    assert classes.grad.isfinite().all() and masks.grad.isfinite().all()
+    assert masks.grad[0, 0].abs().sum() == 0 and (masks.grad[0, 1] >= 0).all() and masks.grad[0, 1].sum() > 0
+
+
+@pytest.mark.parametrize("together", [None, 1, 2])
 @pytest.mark.parametrize("counts", [(2, 4, 0, 7), (0, 0, 0, 3), (0, 0, 0, 0)])
 @pytest.mark.parametrize("cuts", [(0, 2, 4), (0, 1, 3, 4)])
-def test_parts_of_a_batch_sum_to_the_whole(counts, cuts):
-    """Losses and gradients, also where an image has more targets than the five queries and where a part has none."""
+def test_parts_of_a_batch_sum_to_the_whole(counts, cuts, together):
+    """Losses and gradients, also where an image has more targets than the five queries, where a part has none and where
+    a part cuts images apart whose class losses are normalised together."""
     targets = [target(count, seed) for seed, count in enumerate(counts)]
-    criterion, scales = SetCriterion(CLASSES, POINTS), torch.tensor([0.3, -0.1], requires_grad=True)
+    criterion = SetCriterion(CLASSES, POINTS, class_loss_images=together)
+    scales = torch.tensor([0.3, -0.1], requires_grad=True)
 
     def losses(classes, masks, first, last, part):
         torch.manual_seed(5)

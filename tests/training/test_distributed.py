@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS, KILLED_IN = 4, 3
 SIZES = {"train": 8, "val": 1}
 RECIPE = replace(
-    RECIPES["synthetic_panoptic", "small"], iterations=STEPS, batch_size=4, crop_size=(64, 64), num_points=64
-)
+    RECIPES["synthetic_panoptic", "small"], iterations=STEPS, batch_size=4, crop_size=(64, 64), num_points=64,
+    keep_emptied=True, class_loss_images=2,
+)  # fmt: skip
 TINY = {"decoder_layers": 1, "num_queries": 8}
 
 

@@ -22,6 +22,7 @@ from bench.training.batches import batch_indices, make_batch
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
 from bench.training.distributed import Stopped, World
 from bench.training.engine import Execution
+from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import LOG, Meter, StepReport, TrainingLog
 from bench.training.update import Updater
 from bench.zoo import build_model
@@ -394,9 +395,10 @@ def frozen_model():
     return hcformer(len(scenes.CLASSES), backbone, 3, 1, 8, **sizes)
 
 
-@pytest.mark.parametrize("images", [1, 3, 4])
-def test_gradient_accumulation_changes_nothing(dataset, tmp_path, images):
-    recipe = replace(RECIPE, batch_size=4, iterations=4)
+@pytest.mark.parametrize(("images", "together"), [(1, None), (3, None), (4, None), (1, 2), (3, 2), (4, 1)])
+def test_gradient_accumulation_changes_nothing(dataset, tmp_path, images, together):
+    """Nor where a pass cuts images apart whose class losses are normalised together, and with empty targets."""
+    recipe = replace(RECIPE, batch_size=4, iterations=4, class_loss_images=together, keep_emptied=together is not None)
     states, losses, _ = run(dataset, tmp_path / "whole", model=frozen_model(), recipe=recipe)
     execution = Execution(micro_batch=images)
     other, summed, _ = run(dataset, tmp_path / "parts", model=frozen_model(), recipe=recipe, execution=execution)
@@ -536,3 +538,15 @@ def test_meter_measures_the_last_steps(monkeypatch):
     assert results[0] == (8.0, 0.25)
     assert results[1] == pytest.approx((32 / 3, 0.5 / 3))
     assert results[-1] == (16.0, 0.0)
+
+
+@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if m.predicts == "pixels" and m.trained])
+def test_crops_of_per_pixel_methods_are_not_padded(dataset, method):
+    """An odd crop reaches the network as it is, so that its batch norms see nothing else; all of them can take it."""
+    recipe, seen = replace(RECIPE, crop_size=(97, 65)), []
+    model = build_model(experiment(method, "small", "synthetic_semantic", "small"), 0, auxiliary=True).train()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    world, criterion = World(device=torch.device("cpu")), PixelCriterion()
+    updater = Updater(model, recipe, 0, 10, world, [range(2)], "float32", criterion)
+    loss, norm, _ = updater.step(0, make_batch(dataset, recipe, 0, 0))
+    assert seen == [(2, 3, 97, 65)] and loss > 0 and norm > 0

@@ -51,6 +51,18 @@ def test_is_the_mean_cross_entropy_over_labelled_pixels_at_the_labels_size(maps)
     torch.testing.assert_close(losses["loss_pixel"], expected)
 
 
+@pytest.mark.parametrize(("stride", "size"), [(8, (41, 57)), (4, (30, 43)), (32, (41, 97))])
+def test_cells_that_reach_beyond_the_image_stay_as_large_as_the_others(stride, size):
+    """As if labels and logits were padded to whole cells, which is how a test image is treated."""
+    full = [-(-n // stride) * stride for n in size]
+    values = logits(1, 5, *(n // stride for n in full))
+    labels = torch.full(full, 255)
+    labels[: size[0], : size[1]] = torch.randint(0, 5, size, generator=torch.Generator().manual_seed(0))
+    expected = PixelCriterion()(PixelPrediction(values), [target(labels)])["loss_pixel"]
+    found = PixelCriterion()(PixelPrediction(values), [target(labels[: size[0], : size[1]])])["loss_pixel"]
+    torch.testing.assert_close(found, expected)
+
+
 def test_auxiliary_head_and_scales_are_weighted(maps):
     same, scales = logits(3, 5, 3, 5), torch.tensor([0.1, -0.4, 0.1])
     prediction = PixelPrediction(same, auxiliary=same, scales=scales)
