@@ -15,6 +15,7 @@ from bench.data.annotations.instances import read_instances
 from bench.data.coco import Sample
 from bench.data.coco_files import annotation_file, missing_files, refuse_missing
 from bench.data.images import read_image, refuse_listed_size
+from bench.errors import BenchError
 
 
 class CocoInstance(Dataset):
