@@ -104,7 +104,8 @@ def test_details_are_plain_facts(tmp_path, monkeypatch):
     assert re.fullmatch("[0-9a-f]{12}", details.pop("run"))
     assert all(isinstance(fact, str | int) for fact in details.values())
     expected = {
-        "image_size": "48x60 padded to 48x64",
+        "image_size": "48x60",
+        "padding": "maskformer: to a multiple of 32",
         "original_size": "24x32",
         "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
         "warm_up": "1 pass(es) at 32x32",
@@ -215,7 +216,7 @@ def test_models_share_memory_but_layers_do_not():
         wide = 64 if experiment is EXPERIMENTS[1] else 32
         return nn.Sequential(nn.Linear(32, wide), nn.Linear(wide, 33))
 
-    bench = Workbench(EXPERIMENTS, "cpu", build, SIZES)
+    bench = Workbench(EXPERIMENTS, "cpu", build, dict.fromkeys(KEYS, SIZES))
     storages = set()
     for model in bench.models.values():
         first, second = (layer.weight for layer in model)
@@ -237,7 +238,7 @@ def test_post_processing_is_that_of_the_task():
 
     def of_masks(dataset, classes):
         logits = (part[None] for part in synthetic_prediction(100, classes + 1, 16, 24))
-        return post_process(MaskPrediction(*logits), dataset, sizes)
+        return post_process(MaskPrediction(*logits), experiment("hcformer", "r50", dataset, "paper"), sizes)
 
     panoptic = of_masks("coco_panoptic", 133)
     assert len(panoptic.panoptic.segments) == 20 and panoptic.instances is panoptic.labels is None
@@ -248,7 +249,8 @@ def test_post_processing_is_that_of_the_task():
     logits = torch.randn(19, 16, 24)
     padded = F.interpolate(logits[None], (64, 96), mode="bilinear")[..., :90]
     expected = F.interpolate(padded, (40, 60), mode="bilinear")[0].argmax(0)
-    assert torch.equal(post_process(PixelPrediction(logits[None]), "cityscapes", sizes).labels, expected)
+    of_pixels = experiment("pspnet", "r101", "cityscapes", "paper")
+    assert torch.equal(post_process(PixelPrediction(logits[None]), of_pixels, sizes).labels, expected)
 
 
 @pytest.mark.parametrize("queries", [100, 200])

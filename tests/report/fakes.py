@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
+from bench.experiments.inference_rules import padding
 from bench.experiments.published import load_published
 from bench.experiments.table import ACCURACY
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store, samples_beside
 from bench.report import collect_cells, render_markdown
 from bench.report.cells import TableCells
@@ -36,7 +38,8 @@ LATENCY_DETAILS = {  # as `bench.measure.latency.timing` writes them; a test com
     "batch_norms": "not folded",
     "clustering": "compiled",
     "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
-    "image_size": "800x1067 padded to 800x1088",
+    "image_size": "800x1067",
+    "padding": "hcformer: to a multiple of 32",
     "original_size": "480x640",
     "warm_up": "1 pass(es) at 256x352",
     "rounds": 3,
@@ -53,7 +56,7 @@ def complexity(what: Experiment = R50, params: float = 38.39, flops: float = 87.
         "flops_network": {"value": flops - 4.0, "unit": "G", "n": 100},
         "flops_post_processing": {"value": 4.0, "unit": "G", "n": 100},
     }
-    return Record(what, "complexity", metrics, PROVENANCE | provenance)
+    return Record(what, "complexity", metrics, PROVENANCE | provenance, details={"padding": padding([what])})
 
 
 def latency(
@@ -70,7 +73,8 @@ def latency(
         metrics[name] = {"value": median + extra, "unit": "ms", "n": len(offsets), "p90": median + extra + 20}
         for other, value in (beside or {}).items():
             samples[samples_beside(name, other)] = [value + extra + offset for offset in offsets]
-    details = LATENCY_DETAILS | {"run": run, "rounds": len(offsets)}
+    held = [what, *(base for base in latency_bases(what) if base in (beside or {}))]
+    details = LATENCY_DETAILS | {"run": run, "rounds": len(offsets), "padding": padding(held)}
     return Record(what, "latency", metrics, PROVENANCE | provenance, samples=samples, details=details)
 
 
