@@ -142,7 +142,7 @@ def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
     facts += [*_protocol(cells.table, records), *filter(None, [threads(records)])]
-    return " ".join(sentences + ([f"Protocol: {', '.join(facts)}.", *_unpadded(cells.table)] if facts else []))
+    return " ".join(sentences + ([*_unpadded(cells.table), f"Protocol: {', '.join(facts)}."] if facts else []))
 
 
 def _what_differs(cells: TableCells) -> list[str]:

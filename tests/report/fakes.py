@@ -39,10 +39,10 @@ LATENCY_DETAILS = {  # as `bench.measure.latency.timing` writes them; a test com
     "clustering": "compiled",
     "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
     "image_size": "800x1067",
-    "padding": "hcformer: to a multiple of 32",
     "original_size": "480x640",
     "warm_up": "1 pass(es) at 256x352",
     "rounds": 3,
+    "padding": "hcformer: to a multiple of 32",
     "load_average": "1.0 to 1.5",
 }
 R50 = experiment("hcformer", "r50", "coco_panoptic", "paper")
@@ -82,7 +82,8 @@ def accuracy(what: Experiment = SMALL, seed: int = 0, pq: float = 35.0, **proven
     """PQ is `pq`, the further metrics lie 1, 2, 3, 4 points higher; training took 100 s plus the seed."""
     metrics = {c.metric: {"value": pq + i, "unit": "%", "n": 100} for i, c in enumerate(ACCURACY)}
     metrics["training_seconds"] = {"value": 100.0 + seed, "unit": "s", "n": 1}
-    return Record(what, "accuracy", metrics, PROVENANCE | provenance, seed=seed, recipe=recipe_for(what))
+    details, recipe = {"padding": padding([what])}, recipe_for(what)
+    return Record(what, "accuracy", metrics, PROVENANCE | provenance, seed=seed, recipe=recipe, details=details)
 
 
 WEIGHTS = {
@@ -100,6 +101,7 @@ def released(
     """The metrics of `accuracy` on 5000 images, without training; `weights` replaces facts of the file."""
     metrics = {c.metric: {"value": pq + i, "unit": "%", "n": 5000} for i, c in enumerate(ACCURACY)}
     details = {"weights": WEIGHTS | (weights or {}), "val_images": 5000, "official_images": official_images}
+    details |= {"padding": padding([what])}
     return Record(what, "released", metrics, PROVENANCE | provenance, details=details)
 
 

@@ -132,7 +132,7 @@ def measure_latency(
         bases = [base for base in latency_bases(e) if base.key in keys]
         for base in bases:
             samples |= {samples_beside(name, base): of for name, of in _samples(log, base.key, done).items()}
-        details = _details(e, log, device, protocol, images[e.key], done) | {"padding": padding([e, *bases])}
+        details = _details([e, *bases], log, device, protocol, images[e.key], done)
         measured[e.key] = Measured(metrics, log.spent_s(), details, samples)
     return measured
 
@@ -176,8 +176,14 @@ def _made_of(experiment: Experiment) -> str:
 
 
 def _details(
-    experiment: Experiment, log: TimingLog, device: str, protocol: LatencyProtocol, image: ImageSizes, rounds: int
+    timed: Sequence[Experiment],
+    log: TimingLog,
+    device: str,
+    protocol: LatencyProtocol,
+    image: ImageSizes,
+    rounds: int,
 ) -> dict[str, str | int]:
+    """Of the first of `timed`; the others are what it is compared with in the same rounds."""
     loads = log.loads()
     details = {
         "run": log.run,
@@ -187,11 +193,12 @@ def _details(
         "memory_format": "channels last",
         "clustering": log.clustering(),
         "batch_norms": batch_norms_text(FOLD_BATCH_NORMS),
-        "post_processing": _made_of(experiment),
+        "post_processing": _made_of(timed[0]),
         "image_size": size_text(image.image),
         "original_size": size_text(image.original),
         "warm_up": f"{protocol.warm_up_passes} pass(es) at {size_text(protocol.warm_up_size or image.padded)}",
         "rounds": rounds,
+        "padding": padding(timed),
     }
     if loads:  # before the first and before the last timing
         details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
