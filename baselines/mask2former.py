@@ -17,10 +17,12 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerMaskedAttentionDecoderLayer,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    Mask2FormerPixelDecoderOutput,
     Mask2FormerTransformerModule,
 )
 
 from models.outputs import MaskPrediction
+from models.precision import in_float32
 
 
 class Mask2Former(nn.Module):
@@ -40,13 +42,19 @@ class Mask2Former(nn.Module):
 
     def forward(self, images: Tensor) -> MaskPrediction:
         """Normalised images [B, 3, H, W] to Q masks at stride 4; intermediate predictions in training only."""
-        pixels = self.pixel_decoder(self.backbone(images).features)
+        pixels = _decode_pixels(self.pixel_decoder, self.backbone(images).features)
         decoded = self.transformer(pixels.multi_scale_features, pixels.mask_features)
         # The queries of every prediction, normed, are [Q, B, C]; all but the last serve deep supervision alone.
         pairs = list(zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True))
         wanted = pairs if self.training else pairs[-1:]
         *earlier, last = [(self.class_predictor(q.transpose(0, 1)), masks) for q, masks in wanted]
         return MaskPrediction(*last, intermediate=tuple(earlier))
+
+
+@in_float32
+def _decode_pixels(decoder: Mask2FormerPixelDecoder, features: tuple[Tensor, ...]) -> Mask2FormerPixelDecoderOutput:
+    """As released: deformable attention, pyramid and mask features in float32 under mixed precision too."""
+    return decoder(features)
 
 
 def mask2former(

@@ -12,7 +12,9 @@ from pathlib import Path
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
-from bench.experiments.recipe import POST_PROCESSING, RECIPES, Recipe, recipe_for, recipe_hash, sides_at_test
+from bench.experiments.inference_rules import inference_rules, is_padding, post_processing
+from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
+from bench.experiments.tables import latency_bases
 from bench.files import write_atomically
 
 SCHEMA = 1
@@ -92,21 +94,29 @@ class Record:
 
     @property
     def is_current(self) -> bool:
-        """False for one made with other small models, another recipe or post-processing than today's: it is measured
-        again."""
+        """False for one made with other small models, another recipe, padding or post-processing than today's: it is
+        measured again."""
         if self.key != self.experiment.key:
+            return False
+        if not is_padding(self.details.get("padding"), (self.experiment, *self._beside())):
             return False
         if self.kind not in ("accuracy", "released"):
             return True
-        if self.details.get("post_processing", POST_PROCESSING) != POST_PROCESSING:
+        said, today = self.details.get("post_processing"), post_processing(self.experiment)
+        if said is not None and said != today:
             return False
         if (self.experiment.dataset, self.experiment.scale) not in RECIPES:
             return False
         if self.kind == "accuracy":
             return recipe_hash(dict(self.recipe or {})) == recipe_for(self.experiment).hash
-        names = ("test_shorter_side", "test_longer_side")
-        today = dict(zip(names, sides_at_test(self.experiment), strict=True))
-        return all(self.details.get(name, side) == side for name, side in today.items())
+        rules = inference_rules(self.experiment)
+        sides = {"test_shorter_side": rules.shorter_side, "test_longer_side": rules.longer_side}
+        return all(self.details.get(name, side) == side for name, side in sides.items())
+
+    def _beside(self) -> list[Experiment]:
+        """Of a latency what it is compared with, if that was timed in the same rounds."""
+        bases = latency_bases(self.experiment) if self.kind == "latency" else ()
+        return [base for base in bases if any(samples_beside(metric, base) in self.samples for metric in self.metrics)]
 
     def to_dict(self) -> dict:
         return {

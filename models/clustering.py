@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import shifted
-from models.shifted import NEIGHBOURS, NORM_EPSILON, SCALE_EPSILON, wide
+from models.precision import in_float32
+from models.shifted import NEIGHBOURS, NORM_EPSILON, SCALE_EPSILON
 
 FORMS = ("reference", "compiled", "triton")
 
@@ -45,7 +46,7 @@ def cluster(fine: Tensor, coarse: Tensor, scale: Tensor, form: str = "reference"
         result = triton_kernels.cluster(fine, coarse, scale)
     elif form == "compiled" and min(rows, cols) > 1:  # a single row or column would be compiled apart
         result = shifted.cluster(fine, coarse, scale)
-    return _cluster(fine, coarse, scale) if result is None else result
+    return _cluster(fine, coarse, scale).to(fine.dtype) if result is None else result
 
 
 def decode(masks: Tensor, assignment: Tensor, form: str = "reference") -> Tensor:
@@ -113,18 +114,16 @@ def _check(form: str) -> str:
     return form
 
 
-@torch.autocast("cuda", enabled=False)
-@torch.autocast("cpu", enabled=False)
+@in_float32
 def _cluster(fine: Tensor, coarse: Tensor, scale: Tensor) -> Tensor:
     height, width = fine.shape[-2:]
     rows, cols = coarse.shape[-2:]
-    kind = fine.dtype
-    fine, coarse = (F.normalize(wide(x), dim=1, eps=NORM_EPSILON) for x in (fine, coarse))
+    fine, coarse = (F.normalize(x, dim=1, eps=NORM_EPSILON) for x in (fine, coarse))
     similarity = torch.bmm(_windows(fine), _neighbourhoods(coarse).mT).view(len(fine), rows * cols, 4, 9)
     logits = similarity / (scale.abs() + SCALE_EPSILON)
     inside = _neighbourhoods(coarse.new_ones(1, 1, rows, cols)).view(1, rows * cols, 1, 9)
     assignment = logits.masked_fill(inside == 0, float("-inf")).softmax(3)
-    return _from_windows(assignment, rows, cols)[..., :height, :width].to(kind)
+    return _from_windows(assignment, rows, cols)[..., :height, :width]
 
 
 def _decode(masks: Tensor, assignment: Tensor) -> Tensor:

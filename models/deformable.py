@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
-from models.shifted import wide
+from models.precision import wide
 
 
 class DeformableDownsampling(nn.Module):

@@ -12,14 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.precision import wide
+
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 NORM_EPSILON = 1e-12
 SCALE_EPSILON = 1e-8
-
-
-def wide(x: Tensor) -> Tensor:
-    """The tensor in float32, unless it is float64: what half precision is computed in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Compiled:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import bench.files
-import bench.records
 from bench.errors import BenchError
-from bench.experiments import RECIPES, Recipe, recipe_for
+from bench.experiments import RECIPES, Recipe, inference_rules, recipe_for
 from bench.experiments.methods import SMALL_SIZES
 from bench.files import write_atomically
 from bench.provenance import collect, git_state
@@ -145,11 +144,11 @@ def test_another_default_makes_a_record_stale_not_broken(store, monkeypatch):
 
 
 def test_another_post_processing_makes_a_record_stale(store, monkeypatch):
-    facts = {"post_processing": bench.records.POST_PROCESSING}
+    facts = {"post_processing": inference_rules.post_processing(SMALL)}
     store.write(replace(accuracy(), details=facts))
     store.write(replace(released(), details=facts | {"weights": WEIGHTS, "test_shorter_side": 800}))
     assert (store.state(SMALL, "accuracy", 0), store.state(R50, "released")) == ("done", "done")
-    monkeypatch.setattr(bench.records, "POST_PROCESSING", "version 9")
+    monkeypatch.setattr(inference_rules, "_POST_PROCESSING", "version 9")
     assert (store.state(SMALL, "accuracy", 0), store.state(R50, "released")) == ("stale", "stale")
 
 

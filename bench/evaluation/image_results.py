@@ -35,14 +35,15 @@ def image_results(
     sizes: Sizes,
     categories: Sequence,
     object_threshold: float | None = None,
+    cut_to_mask: bool = True,
 ) -> ImageResults:
     """All that is evaluated of a model's prediction (batch 1), see `results_of`.
 
-    categories: of the K classes in their order, each with `id` and `is_thing`. object_threshold: see `results_of`.
+    categories: of the K classes in their order, each with `id` and `is_thing`. object_threshold,
+    cut_to_mask: see `results_of`.
     """
-    found = results_of(
-        prediction, task, sizes, [category.is_thing for category in categories], object_threshold=object_threshold
-    )
+    is_thing = [category.is_thing for category in categories]
+    found = results_of(prediction, task, sizes, is_thing, object_threshold=object_threshold, cut_to_mask=cut_to_mask)
     ids, values = [category.id for category in categories], {}
     if found.panoptic is not None:
         values["segment_ids"] = found.panoptic.segmentation.cpu().numpy()

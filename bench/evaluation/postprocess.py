@@ -131,6 +131,7 @@ def panoptic_segments(
     object_threshold: float = OBJECT_THRESHOLD,
     overlap_threshold: float = 0.8,
     sizes: Sizes | None = None,
+    cut_to_mask: bool = True,
 ) -> PanopticResult:
     """Non-overlapping segments of class logits [Q, K+1] and mask logits [Q, H, W].
 
@@ -138,9 +139,10 @@ def panoptic_segments(
     part are then resized (`resize_masks`), and the result is the same.
 
     A query takes part when its best class is not "no object" and has a probability above `object_threshold`. A
-    pixel goes to the query with the largest class probability times mask probability, if that mask covers it
-    (probability at least 0.5). A query that wins less than `overlap_threshold` of its own mask is dropped and
-    leaves void. Stuff segments of one class are merged, in the order of the queries.
+    pixel goes to the query with the largest class probability times mask probability, with `cut_to_mask` (Mask2Former,
+    not MaskFormer) only if that mask covers it (probability at least 0.5). A query that wins less than
+    `overlap_threshold` of the area that its own mask covers, or covers nothing, is dropped and leaves void. Stuff
+    segments of one class are merged, in the order of the queries.
 
     Raises ValueError when `is_thing` does not have K entries.
     """
@@ -153,6 +155,8 @@ def panoptic_segments(
         return PanopticResult(empty, [], [])
 
     winner, covered, mask_areas = _compete(scores, mask_logits, keep.nonzero().flatten().tolist(), sizes)
+    if not cut_to_mask:
+        covered = torch.ones_like(covered)
     won_areas = winner.flatten().bincount(minlength=len(labels)).tolist()
     visible_areas = winner[covered].bincount(minlength=len(labels)).tolist()
 
@@ -160,7 +164,9 @@ def panoptic_segments(
     segment_ids = [0] * len(labels)  # of each kept query; 0 where it is dropped
     stuff_ids: dict[int, int] = {}
     for query, label in enumerate(labels):
-        if visible_areas[query] == 0 or won_areas[query] / mask_areas[query] < overlap_threshold:
+        if not (visible_areas[query] and mask_areas[query]):
+            continue
+        if won_areas[query] / mask_areas[query] < overlap_threshold:
             continue
         if not is_thing[label] and label in stuff_ids:
             segment_ids[query] = stuff_ids[label]

@@ -33,7 +33,7 @@ class PredictionWriter:
     """Saves what is evaluated, image by image; any number of processes may write to one folder, one calls `finish`.
 
     identity: `IDENTITY`, all of them text: the data set and split, what predicted (the key of an experiment, with a
-    seed or the checkpoint's SHA-256), and `POST_PROCESSING`.
+    seed or the checkpoint's SHA-256), and the text of `bench.experiments.inference_rules.post_processing`.
     Raises BenchError where the folder holds anything but earlier predictions of the same identity.
     """
 

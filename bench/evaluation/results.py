@@ -49,6 +49,7 @@ def results_of(
     wanted: Sequence[str] = (),
     counted: bool = False,
     object_threshold: float | None = None,
+    cut_to_mask: bool = True,
 ) -> Results:
     """The results of one image (batch 1): a `MaskPrediction`, a `PixelPrediction` or `baselines.mask_rcnn`'s boxes.
 
@@ -57,7 +58,7 @@ def results_of(
     counted: do what has FLOPs and nothing else, without a look at values, so that it runs on the meta device and can
     be traced. What is left out compares, multiplies element by element and counts pixels: 0 by fvcore's rules.
 
-    object_threshold: of `panoptic_segments`, None: its own.
+    object_threshold: of `panoptic_segments`, None: its own. cut_to_mask: of that, too.
 
     Raises ValueError where such a prediction gives no results of the task, TypeError for any other kind.
     """
@@ -65,7 +66,9 @@ def results_of(
 
 
 @results_of.register
-def _(prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=False, object_threshold=None) -> Results:
+def _(
+    prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=False, object_threshold=None, cut_to_mask=True
+) -> Results:
     classes, masks = prediction.class_logits[0], prediction.mask_logits[0]  # [Q, K+1], [Q, h, w]
     if task == "semantic":
         return Results(labels=semantic_labels_of(classes, masks, *sizes))
@@ -81,22 +84,20 @@ def _(prediction: MaskPrediction, task, sizes, is_thing, wanted=(), counted=Fals
     panoptic = None
     if "panoptic" in wanted:
         limit = OBJECT_THRESHOLD if object_threshold is None else object_threshold
-        panoptic = panoptic_segments(classes, masks, is_thing, limit, sizes=sizes)
+        panoptic = panoptic_segments(classes, masks, is_thing, limit, sizes=sizes, cut_to_mask=cut_to_mask)
     instances = instance_predictions(classes, masks, is_thing, sizes=sizes) if "instances" in wanted else None
     return Results(panoptic, instances, labels)
 
 
 @results_of.register
-def _(prediction: PixelPrediction, task, sizes, is_thing, wanted=(), counted=False, object_threshold=None) -> Results:
+def _(prediction: PixelPrediction, task, sizes, is_thing, wanted=(), counted=False, **rules) -> Results:
     if task != "semantic":
         raise ValueError(f"classes of pixels have no {task} results")
     return Results(labels=pixel_labels(prediction.logits[0], *sizes))
 
 
 @results_of.register(list)
-def _(
-    prediction: list[dict[str, Tensor]], task, sizes, is_thing, wanted=(), counted=False, object_threshold=None
-) -> Results:
+def _(prediction: list[dict[str, Tensor]], task, sizes, is_thing, wanted=(), counted=False, **rules) -> Results:
     """Of masks in boxes. Counted is the most: every box is the whole image."""
     if task != "instance":
         raise ValueError(f"boxes have no {task} results")

@@ -16,13 +16,6 @@ CHOICES = {
     "schedule": ("step", "poly"),
     "resize_mode": ("scale", "shorter_side"),
 }
-# What `bench.evaluation.postprocess` makes of a prediction. The text changes with every change of that, and of what an
-# `ImageLog` holds of it: it decides whether an evaluation goes on where it stopped, and whether a record is current.
-POST_PROCESSING = (
-    "version 2: masks at the image's original size before anything is decided; panoptic: class probability above 0.8, "
-    "at least 0.8 of its mask won; instances: the 100 best pairs of query and class; semantic: argmax; semantic data "
-    "sets: class scores at the model's input size, brought to the original size, argmax"
-)
 
 
 @dataclass(frozen=True)
@@ -147,9 +140,3 @@ def sources_for(experiment: Experiment) -> dict[str, str]:
 def _varied(experiment: Experiment) -> Values:
     method, backbone = get_method(experiment.method), get_backbone(experiment.backbone)
     return variations(get_dataset(experiment.dataset), experiment.scale, method, backbone)
-
-
-def sides_at_test(experiment: Experiment) -> tuple[int | None, int | None]:
-    """Shorter side of a test image and the most its longer side may be, in pixels; (None, None) keeps the size."""
-    recipe = recipe_for(experiment)
-    return recipe.test_shorter_side, recipe.test_longer_side

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from bench.data.coco import Sample
 from bench.data.coco_instance import CocoInstance
 from bench.data.registry import open_split, split_fingerprint
-from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.evaluate import Evaluation, clear, evaluate_shared
 from bench.evaluation.image_results import ImageResults, image_results
@@ -20,14 +19,15 @@ from bench.evaluation.prediction_writer import PredictionWriter
 from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
+from bench.experiments.inference_rules import InferenceRules, inference_facts, inference_rules, post_processing
 from bench.experiments.methods import get_method
-from bench.experiments.recipe import POST_PROCESSING, Recipe, recipe_for
+from bench.experiments.recipe import Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
-from bench.measure.inference import batch_norms_text, prepare_for_inference
+from bench.measure.inference import batch_norms_text, predict_one, prepare_for_inference
 from bench.measure.measured import Measured
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
-from bench.training.engine import CHECKPOINT, MEMORY_FORMAT, Execution, train
+from bench.training.engine import CHECKPOINT, Execution, train
 from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import StepReport
 from bench.weights.convert import write_weights
@@ -40,7 +40,6 @@ EVALUATION_SHARE = 0.05  # of the progress bar
 PREDICTIONS = "predictions"
 WEIGHTS = "weights.safetensors"
 Progress = Callable[[float, float, str], None]
-Resizing = tuple[int | None, int | None]
 
 
 def measure_accuracy(
@@ -94,13 +93,13 @@ def measure_accuracy(
         "training": identity,
         "final_loss": result.final_loss,  # of another training on the same recipe it is another one
         "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
-        "post_processing": POST_PROCESSING,
+        **inference_facts(experiment),
         **folded,
     }
-    resizing = recipe.test_shorter_side, recipe.test_longer_side
+    rules = inference_rules(experiment)
     ready = prepare_for_inference(model, world.device, fold=True, many_images=True) if at_paper_scale else model
     found = evaluate_shared(
-        lambda index: predict_image(ready, val_set, val_set[index], resizing),
+        lambda index: predict_image(ready, val_set, val_set[index], rules),
         val_set, folder, evaluated, world, on_image, execution.stop,
         prediction_writer(folder, experiment, f"seed {seed}", val_set, world),
     )  # fmt: skip
@@ -124,7 +123,7 @@ def measure_accuracy(
         "official_train_images": info.images.get(info.train_split),
         "train_fingerprint": data,
         "val_fingerprint": evaluated["val_fingerprint"],
-        "post_processing": POST_PROCESSING,
+        **inference_facts(experiment),
         **folded,
         "sizes": experiment.sizes or "the paper's",
         "parameters": count_parameters(model),
@@ -161,7 +160,7 @@ def prediction_writer(folder: Path, experiment: Experiment, model: str, dataset,
         "dataset": experiment.dataset,
         "split": dataset.split,
         "model": f"{experiment.key} {model}",
-        "post_processing": POST_PROCESSING,
+        "post_processing": post_processing(experiment),
     }
     if not world.is_main:
         world.wait()
@@ -182,15 +181,12 @@ def _forget_evaluation(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def predict_image(model: nn.Module, dataset: Dataset, sample: Sample, resizing: Resizing) -> ImageResults:
-    """What `model`, in evaluation mode, predicts for one image of the data set, as it is evaluated."""
-    model.eval()
-    image = resize_image(sample.image, *resizing)
-    batch = preprocess([image], normalisation=normalisation_of(model))
-    batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
-    output = model(batch)
-    sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), tuple(sample.image.shape[-2:])
-    return image_results(sample.image_id, output, dataset.task, sizes, dataset.categories)
+def predict_image(model: nn.Module, dataset: Dataset, sample: Sample, rules: InferenceRules) -> ImageResults:
+    """What `model` predicts for one image of the data set, as it is evaluated."""
+    output, sizes = predict_one(model, sample.image, rules)
+    return image_results(
+        sample.image_id, output, dataset.task, sizes, dataset.categories, cut_to_mask=rules.cut_to_mask
+    )
 
 
 def percentages(found: Evaluation, images: int) -> dict[str, dict]:

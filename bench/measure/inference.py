@@ -1,8 +1,11 @@
-"""How a model is made ready to predict: the one place that decides on its layout, its form and its batch norms."""
+"""How a model is made ready to predict, and predicts: the one place that decides on layout, form and batch norms."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bench.data.transforms import normalisation_of, preprocess, resize_image
+from bench.evaluation.postprocess import Sizes
+from bench.experiments.inference_rules import InferenceRules
 from bench.training.engine import MEMORY_FORMAT
 from models.clustering import fast_form, use_form
 from models.folding import fold_batch_norms
@@ -29,3 +32,13 @@ def prepare_for_inference(
         image = torch.randn(1, 3, *_PROBE, generator=torch.Generator().manual_seed(0))
         model = fold_batch_norms(model, image.to(device, memory_format=MEMORY_FORMAT))
     return use_form(model, fast_form(device)) if many_images else model
+
+
+@torch.inference_mode()
+def predict_one(model: nn.Module, image: Tensor, rules: InferenceRules) -> tuple[object, Sizes]:
+    """The model's prediction for an image uint8 [3, H, W], resized and padded by the rules, and its three sizes."""
+    resized = resize_image(image, rules.shorter_side, rules.longer_side)
+    batch = preprocess([resized], rules.size_divisibility, normalisation_of(model))
+    batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
+    prediction = model.eval()(batch)
+    return prediction, (tuple(batch.shape[-2:]), tuple(resized.shape[-2:]), tuple(image.shape[-2:]))

@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,16 @@ from torch import nn
 
 from bench.data.classes import ClassInfo, classes_of
 from bench.data.images import open_image, read_image
-from bench.data.transforms import normalisation_of, preprocess, resize_image
 from bench.errors import BenchError
 from bench.evaluation.image_results import image_results
 from bench.evaluation.overlay import draw_overlay, label_segments
 from bench.evaluation.postprocess import OBJECT_THRESHOLD
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
-from bench.experiments.recipe import sides_at_test
+from bench.experiments.inference_rules import InferenceRules, inference_rules
 from bench.files import whole_file
+from bench.measure.inference import predict_one
 from bench.measure.result_files import SHOWN_SCORE, result_files
-from bench.training.engine import MEMORY_FORMAT
 
 _SUFFIXES = {
     "panoptic": ("_panoptic.png", "_semantic.png"),
@@ -57,8 +56,9 @@ def predict_images(
 ) -> Iterator[Prediction]:
     """Write what the model finds in each image to the folder `out`, image by image.
 
-    An image goes through the model at the size of the experiment's test protocol, or with `native_size` as it is;
-    results have the image's own size (upright, where EXIF says that it is turned). threshold: what the class
+    An image goes through the model at the size of the experiment's test protocol, or with `native_size` as it is,
+    padded by the method's rule in either case (`InferenceRules`); results have the image's own size (upright, where
+    EXIF says that it is turned). threshold: what the class
     probability of a panoptic segment, or the score of an instance in the instance map and the picture, must be above;
     None: 0.8 and 0.5. The list of instances is all of them, best first. For an image STEM.jpg:
 
@@ -85,7 +85,9 @@ def predict_images(
     task, classes = get_dataset(experiment.dataset).task, classes_of(experiment.dataset)
     check_threshold(threshold, experiment.dataset)
     check_images(images, out, task, raw)
-    sizes = (None, None) if native_size else sides_at_test(experiment)
+    rules = inference_rules(experiment)
+    if native_size:
+        rules = replace(rules, shorter_side=None, longer_side=None)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +97,7 @@ def predict_images(
     try:
         for path, image_id in zip(images, image_ids(images), strict=True):
             try:
-                files, entry, found = _predict(model, path, image_id, task, classes, sizes, raw, threshold)
+                files, entry, found = _predict(model, path, image_id, task, classes, rules, raw, threshold)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or re.search("(out of|allocate) memory", str(error)):  # numpy, torch
                     raise BenchError(f"image {path} needs more memory than there is: make it smaller") from error
@@ -163,23 +165,19 @@ def _predict(
     image_id: int,
     task: str,
     classes: Sequence[ClassInfo],
-    test_sides: tuple[int | None, int | None],
+    rules: InferenceRules,
     raw: bool,
     threshold: float | None,
 ) -> tuple[dict[str, bytes], dict, str]:
     """The result files of one image (name -> content), what STEM.json holds, and what was found in words."""
     pixels = read_image(path)
-    image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), *test_sides)
-    batch = preprocess([image], normalisation=normalisation_of(model))
-    batch = batch.to(next(model.parameters()).device, memory_format=MEMORY_FORMAT)
-    prediction = model(batch)
+    prediction, sizes = predict_one(model, torch.from_numpy(pixels).permute(2, 0, 1), rules)
     logits = [field.name for field in fields(prediction) if field.name.endswith("logits")]
     arrays = {name: getattr(prediction, name)[0] for name in logits}
     if not all(array.isfinite().all() for array in arrays.values()):
         raise BenchError(f"the model's output for {path} is not finite: are its weights damaged?")
     height, width = pixels.shape[:2]
-    sizes = tuple(batch.shape[-2:]), tuple(image.shape[-2:]), (height, width)
-    found = image_results(image_id, prediction, task, sizes, classes, threshold)
+    found = image_results(image_id, prediction, task, sizes, classes, threshold, rules.cut_to_mask)
     shown_score = SHOWN_SCORE if threshold is None else threshold
     results = result_files(found, classes, path.stem, shown_score)
 

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.evaluation.evaluate import evaluate_shared
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
-from bench.experiments.recipe import POST_PROCESSING, sides_at_test
+from bench.experiments.inference_rules import inference_facts, inference_rules
 from bench.machine import default_device
 from bench.measure.accuracy import Progress, percentages, predict_image, prediction_writer
 from bench.measure.complexity.flops import count_parameters
@@ -66,17 +66,17 @@ def measure_released(
     device = default_device()
     parameters, at_paper_scale = count_parameters(model), experiment.scale == "paper"
     model = prepare_for_inference(model, device, fold=at_paper_scale, many_images=at_paper_scale)
-    resizing = sides_at_test(experiment)
+    rules = inference_rules(experiment)
     details = {
         "weights": facts,
-        "test_shorter_side": resizing[0],
-        "test_longer_side": resizing[1],
+        "test_shorter_side": rules.shorter_side,
+        "test_longer_side": rules.longer_side,
         "val_images": len(val_set),
         "official_images": info.images.get(info.eval_split),
         "val_split": info.eval_split,
         "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
         "device": str(device),
-        "post_processing": POST_PROCESSING,
+        **inference_facts(experiment),
         "batch_norms": batch_norms_text(at_paper_scale),
     }
     identity = {"key": experiment.key, "torch": torch.__version__, **details, "weights": facts["sha256"]}
@@ -89,7 +89,7 @@ def measure_released(
     world = World(device=device)
     predictions = prediction_writer(folder, experiment, f"weights {facts['sha256']}", val_set, world)
     found = evaluate_shared(
-        lambda index: predict_image(model, val_set, val_set[index], resizing),
+        lambda index: predict_image(model, val_set, val_set[index], rules),
         val_set, folder, identity, world, on_image, predictions=predictions,
     )  # fmt: skip
     metrics = percentages(found, len(val_set))

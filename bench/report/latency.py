@@ -5,7 +5,8 @@ from statistics import median
 
 from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import get_dataset
-from bench.experiments.methods import get_method
+from bench.experiments.inference_rules import size_divisibility
+from bench.experiments.methods import SIZE_DIVISIBILITY, get_method
 from bench.experiments.table import BASE_METHOD, LABELS, Column, PaperTable, Row
 from bench.records import Record, samples_beside
 from bench.report.cells import Cell, TableCells
@@ -141,7 +142,7 @@ def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
     facts += [*_protocol(cells.table, records), *filter(None, [threads(records)])]
-    return " ".join(sentences + ([f"Protocol: {', '.join(facts)}."] if facts else []))
+    return " ".join(sentences + ([*_unpadded(cells.table), f"Protocol: {', '.join(facts)}."] if facts else []))
 
 
 def _what_differs(cells: TableCells) -> list[str]:
@@ -155,6 +156,13 @@ def _what_differs(cells: TableCells) -> list[str]:
         f"result of the task, too, {' to '.join(dict.fromkeys((values[0], values[-1])))} G; what end to end contains "
         "stands in the protocol."
     ]
+
+
+def _unpadded(table: PaperTable) -> list[str]:
+    """Whose images were timed at their own size: not stated alike by all records, so not among the plain facts."""
+    rows = [row for row in table.rows if row.experiment and size_divisibility(row.experiment) == 1]
+    labels = dict.fromkeys(LABELS[row.experiment.method] for row in rows)
+    return [f"Images are padded to a multiple of {SIZE_DIVISIBILITY}, but for {', '.join(labels)}."] if rows else []
 
 
 def _protocol(table: PaperTable, records: Collection[Record]) -> list[str]:

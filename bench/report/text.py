@@ -110,7 +110,11 @@ def left_out(ignored: Sequence[Record]) -> list[str]:
     extra = sum(record.is_current for record in ignored)
     stale = len(ignored) - extra
     return [
-        *([f"Left out: {stale} record(s), made with another recipe, post-processing or model."] if stale else []),
+        *(
+            [f"Left out: {stale} record(s), made with another recipe, padding, post-processing or model."]
+            if stale
+            else []
+        ),
         *([f"Left out: {extra} accuracy record(s) of seeds that are not the recipe's."] if extra else []),
     ]
 

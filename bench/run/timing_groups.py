@@ -39,6 +39,8 @@ def is_timed(experiment: Experiment, bases: Iterable[Experiment], store: Store) 
     for base in bases:
         beside = [name for name in record.metrics if samples_beside(name, base) in record.samples]
         other = None if beside else store.get(base, "latency")
-        if not beside and (other is None or other.details.get("run") != record.details.get("run")):
+        if beside:
+            continue
+        if other is None or not other.is_current or other.details.get("run") != record.details.get("run"):
             return False
     return True

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, SwinConfig
+from transformers.models.maskformer.modeling_maskformer import MaskFormerPixelDecoder
 
 from baselines.maskformer import maskformer
 from bench.experiments.experiment import experiment
@@ -70,7 +71,7 @@ def transformers_maskformer():
     return model
 
 
-@pytest.mark.parametrize("size", [(128, 256), (96, 160), (100, 132)])
+@pytest.mark.parametrize("size", [(128, 256), (96, 160), (100, 132), (75, 110)])
 def test_model_equals_transformers(size):
     """Windows fit all stages of the first size; the others are padded to windows, patches and merging."""
     other = transformers_maskformer()
@@ -83,6 +84,34 @@ def test_model_equals_transformers(size):
     assert relative_error(prediction.mask_logits, expected.masks_queries_logits) < 1e-4
     assert relative_error(deviation(prediction.class_logits), deviation(expected.class_queries_logits)) < 1e-3
     assert relative_error(deviation(prediction.mask_logits), deviation(expected.masks_queries_logits)) < 1e-3
+
+
+@pytest.mark.parametrize("size", [(75, 110), (101, 151)])
+def test_convolutional_pixel_decoder_on_any_size(size):
+    """With a ResNet, transformers' pixel decoder on our backbone's maps, whose sizes are rounded up."""
+    backbone = ResNet((1, 1, 1, 1), width=16)
+    other = MaskFormerPixelDecoder(backbone.channels[-1], feature_size=32, mask_feature_size=32,
+                                   lateral_widths=list(backbone.channels[:-1])).eval()  # fmt: skip
+    model = moved(maskformer(5, backbone, 2, 10, channels=32, heads=4, hidden=48)).eval()
+    names = {"fpn.stem.": "pixel_decoder.top.", "mask_projection.": "pixel_decoder.mask_features."}
+    for i in range(3):  # of the coarsest first
+        names |= {
+            f"fpn.layers.{i}.proj.": f"pixel_decoder.laterals.{2 - i}.",
+            f"fpn.layers.{i}.block.": f"pixel_decoder.smooth.{2 - i}.",
+        }
+    ours = model.state_dict()
+    state = {}
+    for name in other.state_dict():
+        part = next(part for part in names if name.startswith(part))
+        state[name] = ours[names[part] + name.removeprefix(part)]
+    other.load_state_dict(state)
+    images = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        features = model.backbone(images).features
+        assert [tuple(f.shape[-2:]) for f in features] == [tuple(-(-n // s) for n in size) for s in (4, 8, 16, 32)]
+        expected, (found, _) = other(list(features)), model.pixel_decoder(features)
+        assert model(images).mask_logits.shape == (2, 10, -(-size[0] // 4), -(-size[1] // 4))
+    assert relative_error(found, expected.last_hidden_state) < 1e-5
 
 
 def deviation(logits):

@@ -16,7 +16,7 @@ from bench.weights.load import open_weights
 from tests.conftest import mistake
 from tests.fill import filled_image
 from tests.parity import load_reference
-from tests.reference import reference_state, relative_error
+from tests.reference import MEAN, STD, reference_state, relative_error
 from tests.weights.checkpoints import official, write
 
 MODEL = ("--method", "hcformer", "--backbone", "r50", "--dataset", "coco_panoptic")
@@ -89,6 +89,34 @@ def test_published_checkpoint_to_prediction_equals_the_reference_weights(bench, 
     with torch.inference_mode():
         expected = load_reference(name).eval()(preprocess([pixels]))
     raw = np.load(tmp_path / "out" / "image.npz")
+    assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-4
+    assert relative_error(torch.from_numpy(raw["mask_logits"]), expected.mask_logits[0]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "dataset", "padded"),
+    [
+        ("maskformer_r50", "r50", "coco_panoptic", 1),
+        ("maskformer_swins", "swin_s", "coco_panoptic", 1),
+        ("mask2former_r50", "r50", "coco_panoptic", 32),
+    ],
+)
+def test_checkpoint_on_an_odd_size_is_padded_as_its_authors_do(bench, tmp_path, name, backbone, dataset, padded):
+    """75x110: MaskFormer's models for COCO see the image alone (SIZE_DIVISIBILITY 0), others on zeros to 96x128."""
+    method, size = name.split("_")[0], (75, 110)
+    write(tmp_path / "a.pkl", reference_state(name))
+    pixels = filled_image("input.image", (3, *size)).clamp(0, 255).byte()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    model = ("--method", method, "--backbone", backbone, "--dataset", dataset)
+    assert bench("weights", "convert", tmp_path / "a.pkl", *model, "-o", tmp_path / "a.safetensors")[0] == 0
+    arguments = ("--weights", tmp_path / "a.safetensors", *model, tmp_path / "image.png")
+    assert bench("predict", *arguments, "--raw", "--native-size", "-o", tmp_path / "out")[0] == 0
+    image = (pixels - MEAN[:, None, None]) / STD[:, None, None]
+    image = torch.nn.functional.pad(image, (0, -size[1] % padded, 0, -size[0] % padded))
+    with torch.inference_mode():
+        expected = load_reference(name).eval()(image[None])
+    raw = np.load(tmp_path / "out" / "image.npz")
+    assert raw["mask_logits"].shape[1:] == ((19, 28) if padded == 1 else (24, 32))
     assert relative_error(torch.from_numpy(raw["class_logits"]), expected.class_logits[0]) < 1e-4
     assert relative_error(torch.from_numpy(raw["mask_logits"]), expected.mask_logits[0]) < 1e-4
 

@@ -122,6 +122,20 @@ def test_area_that_is_won_counts_pixels_outside_the_mask_too():
     assert result.segmentation[:, 0].tolist() == [1] * 6 + [2] * 10 + [0] * 4
 
 
+def test_maskformer_s_segments_are_all_that_their_queries_win():
+    """As above, but the 4 rows that no mask covers are of query 0, which wins them. Of a mask that covers nothing
+    (probability below 0.5 everywhere) no segment comes, though it wins pixels."""
+    logits = mask_logits(list(rows((0, 10), (6, 16), height=20)))
+    logits[0, 16:] = -1.0
+    classes = class_logits([(0, 0.85), (1, 0.95)])
+    result = panoptic_segments(classes, logits, IS_THING, cut_to_mask=False)
+    assert result.segmentation[:, 0].tolist() == [1] * 6 + [2] * 10 + [1] * 4
+    empty = torch.full_like(logits[:1], -0.1)
+    for cut in (True, False):
+        nothing = panoptic_segments(classes[:1], empty, IS_THING, cut_to_mask=cut)
+        assert not nothing.segments and not nothing.segmentation.any()
+
+
 def test_stuff_of_two_queries_merges_and_things_do_not():
     queries = [(3, 0.9), (0, 0.9), (3, 0.9), (0, 0.9)]
     result = segments_of(queries, rows((0, 2), (2, 4), (4, 7), (7, 10)))
@@ -185,8 +199,8 @@ def test_wrong_number_of_classes_is_refused():
         panoptic_segments(torch.zeros(2, 7), torch.zeros(2, 4, 4), IS_THING)
 
 
-def literal_panoptic(classes, masks, is_thing, object_threshold=0.8, overlap_threshold=0.8):
-    """The rule as the papers tell it, query by query on whole images."""
+def literal_panoptic(classes, masks, is_thing, object_threshold=0.8, overlap_threshold=0.8, cut_to_mask=True):
+    """The rule as the papers tell it, query by query on whole images: Mask2Former's, or, without cut, MaskFormer's."""
     scores, labels = classes.softmax(-1).max(-1)
     keep = labels.ne(len(is_thing)) & (scores > object_threshold)
     segmentation, kinds, stuff = torch.zeros(masks.shape[1:], dtype=torch.int32), [], {}
@@ -197,24 +211,28 @@ def literal_panoptic(classes, masks, is_thing, object_threshold=0.8, overlap_thr
     owner = (scores[keep].view(-1, 1, 1) * masks).argmax(0)
     for query, label in enumerate(labels[keep].tolist()):
         mine, own = owner == query, masks[query] >= 0.5
-        if mine.sum() == 0 or own.sum() == 0 or (mine & own).sum() == 0 or mine.sum() / own.sum() < overlap_threshold:
+        shown = mine & own if cut_to_mask else mine
+        if mine.sum() == 0 or own.sum() == 0 or shown.sum() == 0 or mine.sum() / own.sum() < overlap_threshold:
             continue
         if is_thing[label] or label not in stuff:
             kinds.append(label)
             stuff[label] = len(kinds)
-            segmentation[mine & own] = len(kinds)
+            segmentation[shown] = len(kinds)
         else:
-            segmentation[mine & own] = stuff[label]
+            segmentation[shown] = stuff[label]
     return segmentation, kinds
 
 
-@given(seed=st.integers(0, 10**6), queries=st.integers(1, 12), height=st.integers(1, 33), width=st.integers(1, 41))
-def test_panoptic_equals_the_literal_rule(seed, queries, height, width):
+@given(
+    seed=st.integers(0, 10**6), queries=st.integers(1, 12), height=st.integers(1, 33), width=st.integers(1, 41),
+    cut=st.booleans(),
+)  # fmt: skip
+def test_panoptic_equals_the_literal_rule(seed, queries, height, width, cut):
     generator = torch.Generator().manual_seed(seed)
     classes = 6 * torch.randn(queries, 6, generator=generator)
     masks = F.interpolate(6 * torch.randn(1, queries, 4, 4, generator=generator), (height, width), mode="bicubic")[0]
-    result = panoptic_segments(classes, masks, IS_THING)
-    segmentation, kinds = literal_panoptic(classes, masks, IS_THING)
+    result = panoptic_segments(classes, masks, IS_THING, cut_to_mask=cut)
+    segmentation, kinds = literal_panoptic(classes, masks, IS_THING, cut_to_mask=cut)
     assert torch.equal(result.segmentation, segmentation)
     assert [segment["category"] for segment in result.segments] == kinds
 
@@ -261,11 +279,14 @@ def predictions(draw):
     return classes.float(), masks, (padded, image, (draw(st.integers(1, 110)), draw(st.integers(1, 110))))
 
 
-@given(prediction=predictions(), objects=st.sampled_from([0.8, 0.3, 0.0]), overlap=st.sampled_from([0.8, 0.3]))
-def test_panoptic_of_few_resized_masks_equals_that_of_all(prediction, objects, overlap):
+@given(
+    prediction=predictions(), objects=st.sampled_from([0.8, 0.3, 0.0]), overlap=st.sampled_from([0.8, 0.3]),
+    cut=st.booleans(),
+)  # fmt: skip
+def test_panoptic_of_few_resized_masks_equals_that_of_all(prediction, objects, overlap, cut):
     classes, masks, sizes = prediction
-    result = panoptic_segments(classes, masks, IS_THING, objects, overlap, sizes)
-    segmentation, kinds = literal_panoptic(classes, resize_all(masks, *sizes), IS_THING, objects, overlap)
+    result = panoptic_segments(classes, masks, IS_THING, objects, overlap, sizes, cut)
+    segmentation, kinds = literal_panoptic(classes, resize_all(masks, *sizes), IS_THING, objects, overlap, cut)
     assert torch.equal(result.segmentation, segmentation)
     assert [segment["category"] for segment in result.segments] == kinds
 

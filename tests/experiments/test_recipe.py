@@ -12,7 +12,7 @@ from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import factor_sources
 from bench.experiments.fixed_values import IMPORTANCE_RATIO, OVERSAMPLE_RATIO
 from bench.experiments.methods import METHODS as ALL_METHODS
-from bench.experiments.recipe import CHOICES, recipe_hash, sides_at_test
+from bench.experiments.recipe import CHOICES, recipe_hash
 
 METHODS = [method.name for method in ALL_METHODS.values() if method.predicts == "masks"]
 BACKBONES = ("r50", "r101", "swin_s", "swin_l", "small")
@@ -171,9 +171,6 @@ def test_swin_and_its_sizes():
     assert (swin_s.drop_path, swin_s.activation_checkpointing, swin_s.crop_size) == (0.3, False, (512, 512))
     assert (swin_l.drop_path, swin_l.activation_checkpointing, swin_l.crop_size) == (0.3, True, (640, 640))
     assert recipe_for(experiment("hcformer", "r50", "ade20k", "paper")).drop_path == 0.0
-    assert sides_at_test(experiment("hcformer", "swin_l", "ade20k", "paper")) == (640, 2560)
-    assert sides_at_test(experiment("hcformer", "swin_l", "cityscapes", "paper")) == (1024, 2048)
-    assert sides_at_test(experiment("hcformer", "small", "camvid", "small")) == (None, None)
 
 
 @pytest.mark.parametrize("field", CHOICES)

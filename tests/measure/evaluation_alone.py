@@ -6,17 +6,18 @@ from pathlib import Path
 import torch
 
 from bench.evaluation.evaluate import evaluate_shared
+from bench.experiments.inference_rules import InferenceRules
 from bench.measure.accuracy import predict_image
 from bench.training.distributed import World
 
-AS_IT_IS = (None, None)
+AS_IT_IS = InferenceRules(None, None)
 
 
-def evaluate(model, resizing, dataset, progress=lambda done, total: None, folder=None, predictions=None):
+def evaluate(model, rules, dataset, progress=lambda done, total: None, folder=None, predictions=None):
     """The metrics; its log lies in `folder`, or in one of its own."""
 
     def predict(index):
-        return predict_image(model, dataset, dataset[index], resizing)
+        return predict_image(model, dataset, dataset[index], rules)
 
     with tempfile.TemporaryDirectory() as own:
         world = World(device=torch.device("cpu"))

@@ -15,6 +15,7 @@ from bench.evaluation.evaluate import Evaluation, make_evaluator
 from bench.evaluation.saved_predictions import SavedPredictions
 from bench.experiments import RECIPES, experiment
 from bench.experiments.datasets import DATASETS
+from bench.experiments.inference_rules import InferenceRules
 from bench.measure import accuracy
 from bench.measure.accuracy import measure_accuracy
 from bench.training.engine import Execution, TrainingResult
@@ -24,11 +25,10 @@ from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 from tests.conftest import few_scenes
 from tests.data.conftest import TinyCoco
-from tests.measure.evaluation_alone import evaluate
+from tests.measure.evaluation_alone import AS_IT_IS, evaluate
 from tests.report.fakes import SMALL
 
 RECIPE = RECIPES["synthetic_panoptic", "small"]
-AS_IT_IS = (None, None)
 METRICS = {"PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan"}
 
 
@@ -97,7 +97,7 @@ def test_model_sees_the_image_as_it_is(val_set):
 def test_test_size(tmp_path, shorter, longer, size):
     dataset = CocoPanoptic(TinyCoco(tmp_path / "tiny").root, "val")
     model = Oracle(dataset)
-    values = evaluate(model, (shorter, longer), dataset)
+    values = evaluate(model, InferenceRules(shorter, longer), dataset)
     (images,) = model.inputs
     assert tuple(images.shape[-2:]) == tuple(-(-side // 32) * 32 for side in size)
     assert images[0, :, size[0] - 1, size[1] - 1].any(), "the image ends too early"

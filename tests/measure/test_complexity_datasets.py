@@ -1,14 +1,16 @@
 """Counts on ADE20K, Cityscapes and COCO instances: the images, the post-processing by hand, the reference's figures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bench.experiments import experiment
-from bench.experiments.datasets import get_dataset
+from bench.experiments.datasets import DATASETS, CountedImages, get_dataset
 from bench.experiments.methods import METHODS
 from bench.experiments.published import load_published
 from bench.measure.complexity.flops import mean_flops, measure_complexity, network_flops, post_processing_flops
-from bench.measure.complexity.protocol import PROTOCOL, ImageSizes, counted_images, listed_sizes, protocol
+from bench.measure.complexity.protocol import ImageSizes, counted_images, listed_sizes, protocol
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 
@@ -49,6 +51,8 @@ def test_images_of_each_data_set():
     assert images("hcformer", "swin_l", "ade20k") == [ImageSizes((512, 683), (640, 640), (640, 640))]
     assert images("pspnet", "r101", "cityscapes") == [ImageSizes((1024, 2048), (1024, 2048), (1024, 2048))]
     assert images("hcformer", "r50", "coco_instance") == listed_sizes("coco_val2017_first100")
+    for dataset in ("coco_panoptic", "coco_instance"):  # as MaskFormer's configurations for COCO have it
+        assert all(size.padded == size.image for size in images("maskformer", "r50", dataset))
     for backbone, side in (("mit_b2", 512), ("mit_b5", 640)):  # the crops that Table 3 (a) prints
         assert images("segformer", backbone, "ade20k")[0].padded == (side, side)
 
@@ -152,20 +156,39 @@ def test_clustering_costs_less_than_dilation():
     [
         (("hcformer", "r50", "ade20k"), ("one of 512x512, original 512x683", "semantic einsum there")),
         (("maskformer", "swin_l", "ade20k"), ("one of 640x640", "all decoder layers")),
-        (("hcformer", "r50", "coco_instance"), ("first 100 of COCO", "need no semantic einsum")),
+        (("hcformer", "r50", "coco_instance"), ("first 100 images of COCO", "need no semantic einsum")),
         (("pspnet", "r101", "cityscapes"), ("one of 1024x2048", "class logits")),
         (("segformer", "mit_b5", "ade20k"), ("one of 640x640", "both matrix products of every attention")),
         (
             ("mask_rcnn", "r50", "coco_instance"),
-            ("first 100 of COCO", "the most proposals and detections", "1000 and 100"),
+            ("first 100 images of COCO", "the most proposals and detections", "1000 and 100"),
         ),
     ],
 )
 def test_a_record_says_how_it_was_counted(case, words):
     text = protocol(experiment(*case, "paper"))
-    assert text.keys() == PROTOCOL.keys()
+    assert list(text) == ["convention", "images", "resizing", "padding", "counted"]
     assert all(word in " ".join(text.values()) for word in words)
 
 
-def test_the_protocol_of_panoptic_records_stays():
-    assert protocol(experiment("hcformer", "r50", "coco_panoptic", "paper")) == PROTOCOL
+def test_the_protocol_of_panoptic_records():
+    """All of what a record says, with the padding of the method; nothing of COCO where another list of sizes counts."""
+    text = {
+        "convention": "one multiply-add counts one (fvcore)",
+        "images": "mean over the first 100 images of COCO val2017",
+        "resizing": "shorter side 800, longer at most 1333",
+        "padding": "hcformer: to a multiple of 32",
+        "counted": "network, resizing of the masks, semantic einsum at the original size; for MaskFormer the mask "
+        "predictions of all decoder layers, as its released implementation computes them and the paper counts them",
+    }
+    assert protocol(experiment("hcformer", "r50", "coco_panoptic", "paper")) == text
+    unpadded = protocol(experiment("maskformer", "r50", "coco_panoptic", "paper"))
+    assert unpadded == text | {"padding": "maskformer: none"}
+
+
+@pytest.mark.parametrize("dataset", ["coco_panoptic", "coco_instance", "ade20k"])
+def test_the_protocol_names_the_data_set_s_own_list(dataset, monkeypatch):
+    counted = CountedImages("mean over 5 pictures of mine", sizes="coco_val2017_first100")
+    monkeypatch.setitem(DATASETS, dataset, replace(DATASETS[dataset], counted=counted))
+    text = protocol(experiment("hcformer", "r50", dataset, "paper"))
+    assert text["images"] == "mean over 5 pictures of mine" and "COCO" not in " ".join(text.values())

@@ -43,7 +43,7 @@ def test_nothing_is_folded_unless_asked():
 def test_latency_is_timed_on_folded_models_where_that_is_switched_on(fold):
     sizes = ImageSizes(original=(64, 64), image=(64, 64), padded=(64, 64))
     maskformer = experiment("maskformer", "small", "synthetic_panoptic", "small")
-    bench = Workbench([maskformer], "cpu", lambda e: build_model(e, seed=0), sizes, fold)
+    bench = Workbench([maskformer], "cpu", lambda e: build_model(e, seed=0), {maskformer.key: sizes}, fold)
     (model,) = bench.models.values()
     assert bool(norms(model)) is not fold
     assert all(milliseconds > 0 for milliseconds in bench.time(maskformer.key))

@@ -14,9 +14,12 @@ from bench.errors import BenchError
 from bench.evaluation.postprocess import panoptic_segments, resize_masks
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import experiment
+from bench.experiments.inference_rules import is_padding
 from bench.experiments.methods import get_method
+from bench.experiments.tables import latency_bases
 from bench.measure.complexity.protocol import ImageSizes
 from bench.measure.latency import timing as latency
+from bench.measure.latency import workbench
 from bench.measure.latency.timing import LatencyProtocol, measure_latency, summarise, timed_image
 from bench.measure.latency.workbench import Workbench, post_process, synthetic_prediction
 from models import shifted
@@ -40,7 +43,7 @@ class Recorder:
     def __init__(self, kill_at: int | None = None, delay_s: float = 0.0):
         self.passes: list[tuple[str, tuple[int, int]]] = []
         self.images: dict[tuple[str, tuple[int, int]], torch.Tensor] = {}
-        self.kill_at, self.delay_s = kill_at, delay_s
+        self.kill_at, self.delay_s, self.classes = kill_at, delay_s, CLASSES
 
     def __call__(self, experiment) -> nn.Module:
         recorder = self
@@ -58,7 +61,7 @@ class Recorder:
                 time.sleep(recorder.delay_s)
                 if get_method(experiment.method).predicts == "pixels":
                     return PixelPrediction(self.masks(images))
-                return MaskPrediction(torch.zeros(1, 7, CLASSES + 1), self.masks(images))
+                return MaskPrediction(torch.zeros(1, 7, recorder.classes + 1), self.masks(images))
 
         return Tiny()
 
@@ -104,7 +107,8 @@ def test_details_are_plain_facts(tmp_path, monkeypatch):
     assert re.fullmatch("[0-9a-f]{12}", details.pop("run"))
     assert all(isinstance(fact, str | int) for fact in details.values())
     expected = {
-        "image_size": "48x60 padded to 48x64",
+        "image_size": "48x60",
+        "padding": "maskformer: to a multiple of 32",
         "original_size": "24x32",
         "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
         "warm_up": "1 pass(es) at 32x32",
@@ -215,7 +219,7 @@ def test_models_share_memory_but_layers_do_not():
         wide = 64 if experiment is EXPERIMENTS[1] else 32
         return nn.Sequential(nn.Linear(32, wide), nn.Linear(wide, 33))
 
-    bench = Workbench(EXPERIMENTS, "cpu", build, SIZES)
+    bench = Workbench(EXPERIMENTS, "cpu", build, dict.fromkeys(KEYS, SIZES))
     storages = set()
     for model in bench.models.values():
         first, second = (layer.weight for layer in model)
@@ -237,7 +241,7 @@ def test_post_processing_is_that_of_the_task():
 
     def of_masks(dataset, classes):
         logits = (part[None] for part in synthetic_prediction(100, classes + 1, 16, 24))
-        return post_process(MaskPrediction(*logits), dataset, sizes)
+        return post_process(MaskPrediction(*logits), experiment("hcformer", "r50", dataset, "paper"), sizes)
 
     panoptic = of_masks("coco_panoptic", 133)
     assert len(panoptic.panoptic.segments) == 20 and panoptic.instances is panoptic.labels is None
@@ -248,7 +252,8 @@ def test_post_processing_is_that_of_the_task():
     logits = torch.randn(19, 16, 24)
     padded = F.interpolate(logits[None], (64, 96), mode="bilinear")[..., :90]
     expected = F.interpolate(padded, (40, 60), mode="bilinear")[0].argmax(0)
-    assert torch.equal(post_process(PixelPrediction(logits[None]), "cityscapes", sizes).labels, expected)
+    of_pixels = experiment("pspnet", "r101", "cityscapes", "paper")
+    assert torch.equal(post_process(PixelPrediction(logits[None]), of_pixels, sizes).labels, expected)
 
 
 @pytest.mark.parametrize("queries", [100, 200])
@@ -281,6 +286,31 @@ def test_a_group_of_pixel_models(tmp_path):
 def test_image_and_post_processing_of_the_data_sets(what, padded, text):
     e = experiment(*what, "paper")
     assert timed_image(e).padded == padded and text in latency._made_of(e)
+
+
+def test_every_method_is_timed_on_its_own_padding(tmp_path):
+    """MaskFormer's models for COCO take images as they are; in one run, from the same image."""
+    together = [experiment(method, "r50", "coco_panoptic", "paper") for method in ("hcformer", "maskformer")]
+    sizes = [timed_image(e) for e in together]
+    assert sizes == [ImageSizes((480, 640), (800, 1067), (800, width)) for width in (1088, 1067)]
+    recorder = Recorder()
+    recorder.classes = 133
+    results = run(tmp_path / "log", recorder, experiments=together, image=None)
+    assert recorder.passes[2:4] == [(together[0].key, (800, 1088)), (together[1].key, (800, 1067))]
+    details = [results[e.key].details for e in together]
+    assert {(d["image_size"], d["original_size"]) for d in details} == {("800x1067", "480x640")}
+    assert details[0]["padding"] == "hcformer: to a multiple of 32, maskformer: none"
+    assert "maskformer: none" in details[1]["padding"]
+    for e, result in zip(together, details, strict=True):  # as the store judges them
+        assert is_padding(result["padding"], [e, *(base for base in latency_bases(e) if base in together)])
+
+
+def test_post_processing_is_timed_by_the_method_s_rule(monkeypatch):
+    cuts = []
+    monkeypatch.setattr(workbench, "results_of", lambda *_, cut_to_mask: cuts.append(cut_to_mask))
+    for method in ("maskformer", "mask2former"):
+        post_process(None, experiment(method, "r50", "coco_panoptic", "paper"), ())
+    assert cuts == [False, True]
 
 
 def test_one_run_has_one_image_size(tmp_path):

@@ -24,6 +24,7 @@ from bench.data.transforms import preprocess
 from bench.errors import BenchError
 from bench.evaluation.postprocess import resize_masks, semantic_scores
 from bench.experiments.experiment import experiment
+from bench.experiments.inference_rules import InferenceRules
 from bench.measure import predict
 from bench.measure.predict import check_images, image_ids, predict_images
 from bench.zoo import build_model
@@ -159,7 +160,7 @@ def test_real_model_takes_one_row(tmp_path, model):
 
 
 def test_protocol_size_or_the_image_s_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "sides_at_test", lambda exp: {SMALL: (80, 100)}[exp])
+    monkeypatch.setattr(predict, "inference_rules", lambda exp: {SMALL: InferenceRules(80, 100)}[exp])
     model, image = LeftHalf(), picture(tmp_path / "a.png", 40, 60)
     run(model, [image], tmp_path / "out", native_size=False)
     run(model, [image], tmp_path / "out", native_size=True)

@@ -21,7 +21,7 @@ from bench.evaluation.saved_predictions import SavedPredictions
 from bench.evaluation.uncertainty.file import IMAGE_COUNTS, read_counts
 from bench.experiments import experiment
 from bench.experiments.datasets import get_dataset
-from bench.experiments.recipe import POST_PROCESSING
+from bench.experiments.inference_rules import InferenceRules, post_processing
 from bench.experiments.table import Measurement
 from bench.measure import released
 from bench.measure.released import LOG, is_done
@@ -32,7 +32,7 @@ from bench.run.plan import evaluate_released
 from bench.run.set_aside import set_aside
 from bench.weights.load import pack
 from bench.zoo import build_model
-from tests.measure.evaluation_alone import evaluate
+from tests.measure.evaluation_alone import AS_IT_IS, evaluate
 from tests.report import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,6 @@ from bench.data.synthesis import synthetic
 from bench.data.registry import open_split
 from bench.data.transforms import preprocess
 from bench.experiments import experiment
-from bench.experiments.recipe import POST_PROCESSING
 from models.outputs import MaskPrediction
 synthetic.SPLITS = {{"train": 1, "val": {IMAGES}}}
 class Knowing(torch.nn.Module):
@@ -251,7 +250,7 @@ def test_run_of_a_converted_file(tmp_path, monkeypatch, cache, converted):
     dataset, store = open_split("synthetic_panoptic", "val"), Store(tmp_path / "store")
     assert evaluate_released(WHAT, path, store, quiet=True) == []
     record = store.get(WHAT, "released")
-    expected = evaluate(model, (None, None), dataset)
+    expected = evaluate(model, AS_IT_IS, dataset)
     assert {name: record.metrics[name]["value"] for name in METRICS} == pytest.approx(expected, abs=1e-3)
     assert expected["mIoU_pan"] > 0
     low, high = record.metrics["mIoU_pan"]["interval"]
@@ -283,7 +282,7 @@ def test_file_of_another_experiment_is_refused(tmp_path, cache, converted):
 )
 def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
     """Metrics of the task, on the data set's split for results; the saved predictions give them again."""
-    monkeypatch.setattr(released, "sides_at_test", lambda _: (128, 256))
+    monkeypatch.setattr(released, "inference_rules", lambda _: InferenceRules(128, 256))
     synthesize(dataset, tmp_path / "data", images=2)
     what = experiment("hcformer", "small", dataset, "small", decoder_layers=1, num_queries=8)
     model = build_model(what, seed=5).eval()
@@ -295,7 +294,7 @@ def test_data_sets_of_every_task(tmp_path, monkeypatch, dataset, metrics):
     record = store.get(what, "released")
     assert set(metrics) <= set(record.metrics) and all(record.metrics[name]["n"] == 2 for name in metrics)
     assert (record.details["val_images"], record.details["val_split"]) == (2, get_dataset(dataset).val_split)
-    assert record.details["post_processing"] == POST_PROCESSING
+    assert record.details["post_processing"] == post_processing(what)
 
     val_set = open_split(dataset, "val", tmp_path / "data")
     evaluator = make_evaluator(val_set)
@@ -377,4 +376,4 @@ def test_post_processing_is_described_as_it_is():
     panoptic = signature(panoptic_segments).parameters
     thresholds = panoptic["object_threshold"].default, panoptic["overlap_threshold"].default
     assert thresholds == (0.8, 0.8) and signature(instance_predictions).parameters["top_k"].default == 100
-    assert "probability above 0.8, at least 0.8 of its mask won; instances: the 100 best" in released.POST_PROCESSING
+    assert "probability above 0.8, at least 0.8 of its mask won; instances: the 100 best" in post_processing(WHAT)

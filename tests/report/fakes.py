@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.experiments import Experiment, PaperTable, experiment, recipe_for
+from bench.experiments.inference_rules import padding
 from bench.experiments.published import load_published
 from bench.experiments.table import ACCURACY
+from bench.experiments.tables import latency_bases
 from bench.records import Record, Store, samples_beside
 from bench.report import collect_cells, render_markdown
 from bench.report.cells import TableCells
@@ -36,10 +38,11 @@ LATENCY_DETAILS = {  # as `bench.measure.latency.timing` writes them; a test com
     "batch_norms": "not folded",
     "clustering": "compiled",
     "post_processing": "panoptic segments of a synthetic prediction with 20 confident queries",
-    "image_size": "800x1067 padded to 800x1088",
+    "image_size": "800x1067",
     "original_size": "480x640",
     "warm_up": "1 pass(es) at 256x352",
     "rounds": 3,
+    "padding": "hcformer: to a multiple of 32",
     "load_average": "1.0 to 1.5",
 }
 R50 = experiment("hcformer", "r50", "coco_panoptic", "paper")
@@ -53,7 +56,7 @@ def complexity(what: Experiment = R50, params: float = 38.39, flops: float = 87.
         "flops_network": {"value": flops - 4.0, "unit": "G", "n": 100},
         "flops_post_processing": {"value": 4.0, "unit": "G", "n": 100},
     }
-    return Record(what, "complexity", metrics, PROVENANCE | provenance)
+    return Record(what, "complexity", metrics, PROVENANCE | provenance, details={"padding": padding([what])})
 
 
 def latency(
@@ -70,7 +73,8 @@ def latency(
         metrics[name] = {"value": median + extra, "unit": "ms", "n": len(offsets), "p90": median + extra + 20}
         for other, value in (beside or {}).items():
             samples[samples_beside(name, other)] = [value + extra + offset for offset in offsets]
-    details = LATENCY_DETAILS | {"run": run, "rounds": len(offsets)}
+    held = [what, *(base for base in latency_bases(what) if base in (beside or {}))]
+    details = LATENCY_DETAILS | {"run": run, "rounds": len(offsets), "padding": padding(held)}
     return Record(what, "latency", metrics, PROVENANCE | provenance, samples=samples, details=details)
 
 
@@ -78,7 +82,8 @@ def accuracy(what: Experiment = SMALL, seed: int = 0, pq: float = 35.0, **proven
     """PQ is `pq`, the further metrics lie 1, 2, 3, 4 points higher; training took 100 s plus the seed."""
     metrics = {c.metric: {"value": pq + i, "unit": "%", "n": 100} for i, c in enumerate(ACCURACY)}
     metrics["training_seconds"] = {"value": 100.0 + seed, "unit": "s", "n": 1}
-    return Record(what, "accuracy", metrics, PROVENANCE | provenance, seed=seed, recipe=recipe_for(what))
+    details, recipe = {"padding": padding([what])}, recipe_for(what)
+    return Record(what, "accuracy", metrics, PROVENANCE | provenance, seed=seed, recipe=recipe, details=details)
 
 
 WEIGHTS = {
@@ -96,6 +101,7 @@ def released(
     """The metrics of `accuracy` on 5000 images, without training; `weights` replaces facts of the file."""
     metrics = {c.metric: {"value": pq + i, "unit": "%", "n": 5000} for i, c in enumerate(ACCURACY)}
     details = {"weights": WEIGHTS | (weights or {}), "val_images": 5000, "official_images": official_images}
+    details |= {"padding": padding([what])}
     return Record(what, "released", metrics, PROVENANCE | provenance, details=details)
 
 

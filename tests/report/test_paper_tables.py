@@ -125,14 +125,14 @@ def test_ratios_of_per_pixel_methods_are_to_the_same_head(tmp_path):
 
 def test_the_protocol_of_several_data_sets_names_them(tmp_path):
     table, store = get_table("tableIV"), Store(tmp_path)
-    sizes = {"coco_panoptic": "800x1067 padded to 800x1088", "ade20k": "512x512", "cityscapes": "1024x2048"}
+    sizes = {"coco_panoptic": "800x1067", "ade20k": "512x512", "cityscapes": "1024x2048"}
     for row in table.rows:
         record = latency(row.experiment, 100.0 * row.number, run=row.experiment.dataset)
         load = f"{row.number}.0 to 1.5"
         details = record.details | {"image_size": sizes[row.experiment.dataset], "load_average": load}
         store.write(replace(record, details=details))
     text = page(table, store)
-    assert "image size 800x1067 padded to 800x1088 (COCO) / 512x512 (ADE20K) / 1024x2048 (Cityscapes), original" in text
+    assert "image size 800x1067 (COCO) / 512x512 (ADE20K) / 1024x2048 (Cityscapes), original" in text
     assert "batch 1, weights random" in text and "load average" not in text
     assert "to row 3 (HCFormer, COCO, 100 queries) in rows 1 2 3 4 5, to row 8 (HCFormer, ADE20K, 100 qu" in text
     assert "FLOPs ratio" not in text and tables_of(text)[1][7][5] == f"{600 / 800:.2f}"

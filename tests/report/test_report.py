@@ -416,7 +416,8 @@ def test_latency_note_states_the_protocol_and_threads(tmp_path):
     store.write(latency(PLUS, 50.0, threads=4))
     text = page(TABLE, store)
     assert "Protocol: n = 3 interleaved rounds, device cpu, batch 1, weights random" in text
-    assert "image size 800x1067 padded to 800x1088, original size 480x640" in text and "threads" not in text
+    assert "image size 800x1067, original size 480x640" in text and "threads" not in text
+    assert "Images are padded to a multiple of 32, but for MaskFormer. Protocol" in text
     assert latency_line(store)["network"] == "45.0 (35.0..70.0)"
     store.write(latency(PLUS, 50.0))
     assert ", 2 threads.\n" in page(TABLE, store)
@@ -436,7 +437,7 @@ def test_wrapping_makes_no_new_list():
 def test_made_up_latency_details_are_those_of_the_profiler():
     profiler = pytest.importorskip("bench.measure.latency.timing")
     log = SimpleNamespace(run="a", loads=lambda: [1.0, 1.5], clustering=lambda: "compiled")
-    assert profiler._details(R50, log, "cpu", profiler.CPU_PROTOCOL, profiler.COCO_IMAGE, 3) == LATENCY_DETAILS
+    assert profiler._details([R50], log, "cpu", profiler.CPU_PROTOCOL, profiler.timed_image(R50), 3) == LATENCY_DETAILS
 
 
 def test_notes_stand_below_their_blocks(full):

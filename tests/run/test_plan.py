@@ -17,7 +17,7 @@ from bench.records import Record, Store
 from bench.run import plan as runner
 from bench.run import pool
 from tests.data.conftest import TinyCoco
-from tests.report.fakes import PROVENANCE, R50, SMALL, full_store, latency, released
+from tests.report.fakes import LATENCY_DETAILS, PROVENANCE, R50, SMALL, full_store, latency, released
 
 TABLE = get_table("table1")
 REFERENCE = Store(Path(__file__).resolve().parents[2] / "results" / "reference")
@@ -193,6 +193,16 @@ def test_a_latency_that_is_not_of_its_base_s_run_is_timed_again(full, started):
     assert [p.measurement for p in runner.plan(TABLE, full) if p.state == "stale"] == [what]
     runner.run(TABLE, full)
     assert [rows for rows, _ in timed(started[0])] == [(what.experiment,)]
+
+
+def test_what_was_timed_beside_a_base_of_another_padding_is_timed_again(full, started):
+    """MaskFormer's time on padded images, in the same run: neither it nor a ratio to it is today's."""
+    (base,) = (row.experiment for row in TABLE.rows if row.experiment and row.name == "maskformer-r50")
+    full.write(replace(latency(base), details=LATENCY_DETAILS | {"padding": "maskformer: to a multiple of 32"}))
+    stale = [p.measurement.experiment for p in runner.plan(TABLE, full) if p.state == "stale"]
+    assert base in stale and {what.backbone for what in stale} == {"r50"}
+    compared = {row.experiment for row in TABLE.rows if row.experiment and TABLE.base_of(row).experiment == base}
+    assert set(stale) == compared | {base}
 
 
 def test_force_measures_everything(full, started, capsys):

@@ -10,22 +10,20 @@ from bench.evaluation.postprocess import Size
 from bench.experiments.backbones import get_backbone
 from bench.experiments.datasets import DATASETS, get_dataset
 from bench.experiments.experiment import Experiment
-from bench.experiments.methods import get_method
+from bench.experiments.inference_rules import padding, size_divisibility
+from bench.experiments.methods import SIZE_DIVISIBILITY, get_method
 
-SHORTER_SIDE, LONGER_SIDE, DIVISOR = 800, 1333, 32
+SHORTER_SIDE, LONGER_SIDE = 800, 1333
 
 # What a record says about how its FLOPs were counted.
-PROTOCOL = {
-    "convention": "one multiply-add counts one (fvcore)",
-    "images": "first 100 of COCO val2017 by image id",
-    "resizing": f"shorter side {SHORTER_SIDE}, longer at most {LONGER_SIDE}, padded to {DIVISOR}",
-    "counted": "network, resizing of the masks, semantic einsum at the original size; for MaskFormer the mask "
-    "predictions of all decoder layers, as its released implementation computes them and the paper counts them",
-}
+CONVENTION = "one multiply-add counts one (fvcore)"
 _EVERY_LAYER = (
     "; for MaskFormer the mask predictions of all decoder layers, as its released implementation computes them"
 )
 _COUNTED = {
+    "panoptic": "network, resizing of the masks, semantic einsum at the original size"
+    + _EVERY_LAYER
+    + " and the paper counts them",
     "instance": "network, resizing of the masks (instance results need no semantic einsum)" + _EVERY_LAYER,
     "semantic": "network, resizing of the masks to the input, semantic einsum there, resizing of the class scores to "
     "the original size" + _EVERY_LAYER,
@@ -47,16 +45,16 @@ def resized(height: int, width: int) -> Size:
     return size_at_test(height, width, SHORTER_SIDE, LONGER_SIDE)
 
 
-def padded(height: int, width: int) -> Size:
-    """Both sides rounded up to a multiple of 32."""
-    return -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR
+def padded(height: int, width: int, divisibility: int = SIZE_DIVISIBILITY) -> Size:
+    """Both sides rounded up to a multiple of `divisibility`."""
+    return -(-height // divisibility) * divisibility, -(-width // divisibility) * divisibility
 
 
-def listed_sizes(name: str) -> list[ImageSizes]:
+def listed_sizes(name: str, divisibility: int = SIZE_DIVISIBILITY) -> list[ImageSizes]:
     """Sizes of the test images of a list beside this file, e.g. "coco_val2017_first100", in ascending image id."""
     text = resources.files("bench.measure.complexity").joinpath(f"{name}.csv").read_text()
     originals = [(int(row["height"]), int(row["width"])) for row in csv.DictReader(text.splitlines())]
-    return [ImageSizes(size, resized(*size), padded(*resized(*size))) for size in originals]
+    return [ImageSizes(size, resized(*size), padded(*resized(*size), divisibility)) for size in originals]
 
 
 def counted_images(experiment: Experiment) -> list[ImageSizes]:
@@ -73,23 +71,25 @@ def counted_images(experiment: Experiment) -> list[ImageSizes]:
             f"count experiments on one of {known} at scale paper"
         )
     if counted.sizes:
-        return listed_sizes(counted.sizes)
+        return listed_sizes(counted.sizes, size_divisibility(experiment))
     size = _crop_size(experiment) if counted.cropped else counted.original
     return [ImageSizes(counted.original, size, size)]
 
 
 def protocol(experiment: Experiment) -> dict[str, str]:
     """How `measure_complexity` counts this experiment, for its record. Raises BenchError as that does."""
-    method, task = get_method(experiment.method), get_dataset(experiment.dataset).task
-    if task == "panoptic":
-        counted_images(experiment)
-        return PROTOCOL
-    counted = method.flops or _COUNTED["pixel" if method.predicts == "pixels" else task]
-    if task == "instance":
-        return PROTOCOL | {"counted": counted}
-    size = counted_images(experiment)[0]
-    images = f"one of {size_text(size.padded)}, original {size_text(size.original)}"
-    return {"convention": PROTOCOL["convention"], "images": images, "resizing": "none", "counted": counted}
+    method, dataset = get_method(experiment.method), get_dataset(experiment.dataset)
+    first = counted_images(experiment)[0]
+    images, resizing = f"one of {size_text(first.padded)}, original {size_text(first.original)}", "none"
+    if dataset.counted.sizes:
+        images, resizing = dataset.counted.text, f"shorter side {SHORTER_SIDE}, longer at most {LONGER_SIDE}"
+    return {
+        "convention": CONVENTION,
+        "images": images,
+        "resizing": resizing,
+        "padding": padding([experiment]),
+        "counted": method.flops or _COUNTED["pixel" if method.predicts == "pixels" else dataset.task],
+    }
 
 
 def _crop_size(experiment: Experiment) -> Size:

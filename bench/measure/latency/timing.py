@@ -9,7 +9,8 @@ nothing to do on those of a random model; it is timed on a fixed synthetic predi
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bench.errors import BenchError
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
+from bench.experiments.inference_rules import padding
 from bench.experiments.methods import get_method
 from bench.experiments.tables import latency_bases
 from bench.measure.complexity.flops import Progress
@@ -33,8 +35,6 @@ from bench.records import samples_beside
 from models.clustering import fast_form
 
 FOLD_BATCH_NORMS = False  # as the reference latencies were measured: True goes with measuring them anew
-# The commonest image of COCO val2017: 640x480 on disk.
-COCO_IMAGE = ImageSizes(original=(480, 640), image=(800, 1067), padded=(800, 1088))
 _MADE_OF = {  # what end to end contains besides the network, by task
     "panoptic": f"panoptic segments of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
     "instance": f"the 100 best instances of a synthetic prediction with {CONFIDENT_QUERIES} confident queries",
@@ -68,12 +68,12 @@ def summarise(samples: Sequence[float]) -> dict:
 
 
 def timed_image(experiment: Experiment) -> ImageSizes:
-    """The image that is timed: the commonest of COCO, on other data sets the one that FLOPs are counted on.
+    """The image that is timed: the commonest of those that FLOPs are counted on (of COCO's, 640x480 on disk).
 
     Raises BenchError where there is none, as `counted_images` does.
     """
-    counted = counted_images(experiment)
-    return COCO_IMAGE if len(counted) > 1 else counted[0]
+    ((image, _),) = Counter(counted_images(experiment)).most_common(1)
+    return image
 
 
 def measure_latency(
@@ -98,16 +98,18 @@ def measure_latency(
         if it fits, but never fewer than `protocol.min_rounds` and never more than `protocol.max_rounds`.
     progress: called with the timings done, those expected in all, and what is being done.
     device: "cpu" or "cuda". build: default `bench.zoo.build_model`. protocol: default by device. image: default
-        `timed_image`, which must be the same for all experiments.
+        `timed_image`, which must be the same for all experiments, but for their methods' padding.
     Raises BenchError for a device that is not there, ValueError for experiments with different images.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchError("device 'cuda' is not available: use 'cpu', or a machine with a GPU")
     mark = time.perf_counter()
     protocol = protocol or (CPU_PROTOCOL if device == "cpu" else CUDA_PROTOCOL)
-    image = image or _common_image(experiments)
-    keys = [experiment.key for experiment in experiments]
-    log = TimingLog(scratch, _context(device, protocol, image, keys), keys)
+    images = {e.key: image or timed_image(e) for e in experiments}
+    if len({(each.original, each.image) for each in images.values()}) > 1:
+        raise ValueError("experiments that are timed together need one image size")
+    keys = list(images)
+    log = TimingLog(scratch, _context(device, protocol, images), keys)
     report = _reporter(progress, log, protocol, budget_s)
     bench = None
     done = 0
@@ -115,7 +117,7 @@ def measure_latency(
         for key in (key for key in keys if (done, key) not in log):
             load = _load_average()
             if bench is None:  # not before it is known that something is left to time
-                bench = _warm_bench(experiments, device, build, protocol, image, report)
+                bench = _warm_bench(experiments, device, build, protocol, images, report)
             report(key)
             network_ms, end_to_end_ms = bench.time(key)
             now = time.perf_counter()
@@ -127,25 +129,19 @@ def measure_latency(
     for e in experiments:
         samples = _samples(log, e.key, done)
         metrics = {name: summarise(values) for name, values in samples.items()}
-        for base in (base for base in latency_bases(e) if base.key in keys):
+        bases = [base for base in latency_bases(e) if base.key in keys]
+        for base in bases:
             samples |= {samples_beside(name, base): of for name, of in _samples(log, base.key, done).items()}
-        details = _details(e, log, device, protocol, image, done)
+        details = _details([e, *bases], log, device, protocol, images[e.key], done)
         measured[e.key] = Measured(metrics, log.spent_s(), details, samples)
     return measured
 
 
-def _common_image(experiments: Sequence[Experiment]) -> ImageSizes:
-    image, *others = {timed_image(experiment) for experiment in experiments}
-    if others:
-        raise ValueError("experiments that are timed together need one image size")
-    return image
-
-
-def _warm_bench(experiments, device, build, protocol, image, report) -> Workbench:
+def _warm_bench(experiments, device, build, protocol, images, report) -> Workbench:
     if build is None:
         from bench.zoo import build_model as build  # only here: the module must import without every model's package
     report("building the models")
-    bench = Workbench(experiments, device, build, image, FOLD_BATCH_NORMS)
+    bench = Workbench(experiments, device, build, images, FOLD_BATCH_NORMS)
     for experiment in experiments:
         report(f"warming up {experiment.key}")
         for _ in range(protocol.warm_up_passes):
@@ -180,9 +176,15 @@ def _made_of(experiment: Experiment) -> str:
 
 
 def _details(
-    experiment: Experiment, log: TimingLog, device: str, protocol: LatencyProtocol, image: ImageSizes, rounds: int
+    timed: Sequence[Experiment],
+    log: TimingLog,
+    device: str,
+    protocol: LatencyProtocol,
+    image: ImageSizes,
+    rounds: int,
 ) -> dict[str, str | int]:
-    loads, padding = log.loads(), "" if image.padded == image.image else f" padded to {size_text(image.padded)}"
+    """Of the first of `timed`; the others are what it is compared with in the same rounds."""
+    loads = log.loads()
     details = {
         "run": log.run,
         "device": device,
@@ -191,11 +193,12 @@ def _details(
         "memory_format": "channels last",
         "clustering": log.clustering(),
         "batch_norms": batch_norms_text(FOLD_BATCH_NORMS),
-        "post_processing": _made_of(experiment),
-        "image_size": size_text(image.image) + padding,
+        "post_processing": _made_of(timed[0]),
+        "image_size": size_text(image.image),
         "original_size": size_text(image.original),
         "warm_up": f"{protocol.warm_up_passes} pass(es) at {size_text(protocol.warm_up_size or image.padded)}",
         "rounds": rounds,
+        "padding": padding(timed),
     }
     if loads:  # before the first and before the last timing
         details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
@@ -210,5 +213,6 @@ def _load_average() -> float | None:
         return None
 
 
-def _context(device: str, protocol: LatencyProtocol, image: ImageSizes, keys: Sequence[str]) -> str:
-    return content_hash([provenance.state(), device, asdict(protocol), asdict(image), list(keys)])
+def _context(device: str, protocol: LatencyProtocol, images: Mapping[str, ImageSizes]) -> str:
+    sizes = [asdict(image) for image in images.values()]
+    return content_hash([provenance.state(), device, asdict(protocol), sizes, list(images)])

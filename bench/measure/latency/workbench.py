@@ -1,7 +1,7 @@
 """Models ready to be timed side by side, within the memory of about one of them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from bench.evaluation.postprocess import Sizes
 from bench.evaluation.results import RESULTS, Results, results_of
 from bench.experiments.datasets import get_dataset
 from bench.experiments.experiment import Experiment
+from bench.experiments.methods import get_method
 from bench.measure.complexity.protocol import ImageSizes, Size
 from bench.measure.inference import prepare_for_inference
 from bench.training.engine import MEMORY_FORMAT
@@ -27,13 +28,13 @@ class Workbench:
         experiments: Sequence[Experiment],
         device: str,
         build: Callable[[Experiment], nn.Module],
-        sizes: ImageSizes,
+        sizes: Mapping[str, ImageSizes],
         fold: bool = False,
     ):
-        """fold: batch norms are timed as part of the convolutions."""
+        """sizes: of each experiment's image, by its key. fold: batch norms are timed as part of the convolutions."""
         self.device, self.sizes = device, sizes
         self.models: dict[str, nn.Module] = {}
-        self._datasets = {e.key: e.dataset for e in experiments}
+        self._experiments = {e.key: e for e in experiments}
         self._predictions: dict[tuple[int, ...], MaskPrediction] = {}
         pool = torch.empty(0, device=device)
         for experiment in experiments:
@@ -46,17 +47,17 @@ class Workbench:
             self.models[experiment.key] = model
 
     def time(self, key: str, size: Size | None = None) -> tuple[float, float]:
-        """Milliseconds of one image of batch 1 (default: `sizes.padded`): network alone, and with post-processing."""
-        model = self.models[key]
-        image = self._image(size or self.sizes.padded).to(self.device, memory_format=MEMORY_FORMAT)
+        """Milliseconds of one image of batch 1, network alone and with post-processing; size: default, as padded."""
+        model, sizes = self.models[key], self.sizes[key]
+        image = self._image(size or sizes.padded).to(self.device, memory_format=MEMORY_FORMAT)
         with torch.inference_mode():
             start = self._now()
             output = model(image)
             network = self._now()
             prediction = self._confident(output)
-            sizes = tuple(image.shape[-2:]), self.sizes.image, self.sizes.original
+            of_image = tuple(image.shape[-2:]), sizes.image, sizes.original
             ready = self._now()
-            post_process(prediction, self._datasets[key], sizes)
+            post_process(prediction, self._experiments[key], of_image)
             end = self._now()
         return (network - start) * 1000, (network - start + end - ready) * 1000
 
@@ -81,11 +82,11 @@ class Workbench:
         return self._predictions[shape]
 
 
-def post_process(prediction: object, dataset: str, sizes: Sizes) -> Results:
+def post_process(prediction: object, experiment: Experiment, sizes: Sizes) -> Results:
     """What is timed of `results_of`: the result that the data set's task is named after, without further ones."""
-    info = get_dataset(dataset)
+    info, cut = get_dataset(experiment.dataset), get_method(experiment.method).cut_to_mask
     is_thing = [True] * info.num_things + [False] * info.num_stuff
-    return results_of(prediction, info.task, sizes, is_thing, RESULTS[info.task][:1])
+    return results_of(prediction, info.task, sizes, is_thing, RESULTS[info.task][:1], cut_to_mask=cut)
 
 
 def synthetic_prediction(queries: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
