@@ -12,7 +12,10 @@ from bench.training.shares import check_division, images_at_once, remedy_of_batc
 from bench.zoo import build_model
 from tests.declared import experiments
 
-TRAINED = {key: of for key, of in experiments().items() if METHODS[of.method].trained}
+# One of each method, backbone, data set and scale: factors such as the number of decoder layers have no batch norms.
+TRAINED = {
+    (of.method, of.backbone, of.dataset, of.scale): of for of in experiments().values() if METHODS[of.method].trained
+}
 MASKS, PIXELS = ("hcformer", "maskformer", "mask2former"), ("fpn", "fcn_32s", "hc_fcn_32s")
 OF_TIMM = [
     experiment(method, f"timm:{name}", "ade20k", "paper")
