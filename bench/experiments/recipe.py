@@ -45,8 +45,8 @@ class Recipe:
     batch norms are "frozen", or trained with statistics of all images of the "whole batch", however many processes
     share it. `drop_path` is the largest rate of stochastic depth in the backbone. At test time the shorter side becomes
     `test_shorter_side` and the longer at most `test_longer_side`; None keeps the size.
-    Raises ValueError for an unknown precision, optimiser, schedule, resize mode or batch norm, for steps without "shorter_side",
-    and where `class_loss_images` does not divide `batch_size`.
+    Raises ValueError for an unknown precision, optimiser, schedule, resize mode or batch norm, for steps without
+    "shorter_side", and where `class_loss_images` does not divide `batch_size`.
     """
 
     iterations: int
