@@ -32,7 +32,8 @@ def train(
     micro_batch: Annotated[
         int | None,
         typer.Option("--micro-batch", min=1, metavar="N", help="Images that a process computes at once, where its "
-                     "share of the batch does not fit into memory; the gradients are added up."),
+                     "share of the batch does not fit into memory; the gradients are added up. Models that train batch "
+                     "norms, over the whole batch, need more GPUs instead."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
 ) -> None:  # fmt: skip
@@ -42,7 +43,7 @@ def train(
     is the recipe's. Stop it at will: the same command goes on where it stopped. On SIGTERM it saves its state and
     exits with code 75.
     """
-    from bench.errors import unknown_name
+    from bench.errors import BenchError, unknown_name
     from bench.experiments.recipe import recipe_for
     from bench.experiments.tables import find_row
     from bench.run.jobs import TRY_AGAIN, Job, run_job
@@ -59,9 +60,14 @@ def train(
 
     from bench.training.distributed import Stopped, join  # with torch
     from bench.training.engine import Execution
+    from bench.training.shares import check_division
 
     try:
         with join() as world:
+            try:
+                check_division(experiment, world.size, micro_batch)
+            except BenchError as error:
+                raise world.common(error) from None
             execution = Execution(world, precision, micro_batch, tensorboard=tensorboard, stop=stop)
             facts = execution.facts(recipe_for(experiment))
             with _display(row, seed, world.is_main) as report:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bench.errors import BenchError, unknown_name
 from bench.experiments.methods import COCO, SMALL_SIZES
-from bench.experiments.protocols import FOLLOWED, Value, Values
+from bench.experiments.protocols import FOLLOWED, WHOLE_BATCH, Value, Values
 
 TIMM = "timm:"
 
@@ -104,6 +104,7 @@ def _of_timm(name: str) -> Backbone:
         "pretrained": Value(False, "ours: weights of timm are not fetched"),
         "backbone_multiplier": Value(1.0, "ours: nothing is pretrained, so the backbone learns at the full rate"),
         "drop_path": Value(0.0, "ours: none"),
+        "batch_norm": Value(WHOLE_BATCH, "ours: trained where it has any, as nothing is pretrained; of all images"),
     }
     return Backbone(
         name, model, "models.backbones.timm_pyramid:timm_pyramid", "timm", {"name": model}, scales=("paper", "small"),

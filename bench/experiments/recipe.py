@@ -8,13 +8,14 @@ from bench.experiments.datasets import DATASETS, get_dataset
 from bench.experiments.experiment import Experiment
 from bench.experiments.hashing import content_hash
 from bench.experiments.methods import get_method
-from bench.experiments.protocols import Values, variations
+from bench.experiments.protocols import FROZEN, WHOLE_BATCH, Values, variations
 
 CHOICES = {
     "precision": ("float32", "bf16", "fp16"),
     "optimiser": ("adamw", "sgd"),
     "schedule": ("step", "poly"),
     "resize_mode": ("scale", "shorter_side"),
+    "batch_norm": (FROZEN, WHOLE_BATCH),
 }
 
 
@@ -33,11 +34,12 @@ class Recipe:
     at most `longest_side`. `diagonal_crop`: one random number places the crop in both directions, else two do.
     `padding_value` (0 to 255) fills a crop beyond the image; None: the mean colour. `keep_emptied`: segments without a
     pixel in the crop are targets with empty masks, else none. `class_loss_images`: images whose class losses are
-    normalised together, whatever computes them; None: all of the batch. `colour_jitter` is SSD's. `drop_path` is the
-    largest rate of stochastic depth in the backbone. At test time the shorter side becomes `test_shorter_side` and the
-    longer at most `test_longer_side`; None keeps the size.
-    Raises ValueError for an unknown precision, optimiser, schedule or resize mode, for steps without "shorter_side",
-    and where `class_loss_images` does not divide `batch_size`.
+    normalised together, whatever computes them; None: all of the batch. `colour_jitter` is SSD's. `batch_norm`:
+    batch norms are "frozen", or trained with statistics of all images of the "whole batch", however many processes
+    share it. `drop_path` is the largest rate of stochastic depth in the backbone. At test time the shorter side becomes
+    `test_shorter_side` and the longer at most `test_longer_side`; None keeps the size.
+    Raises ValueError for an unknown precision, optimiser, schedule, resize mode or batch norm, for steps without
+    "shorter_side", and where `class_loss_images` does not divide `batch_size`.
     """
 
     iterations: int
@@ -74,6 +76,7 @@ class Recipe:
     padding_value: int | None = None
     keep_emptied: bool = False
     class_loss_images: int | None = None
+    batch_norm: str = WHOLE_BATCH
     colour_jitter: bool = False
     drop_path: float = 0.0
     activation_checkpointing: bool = False

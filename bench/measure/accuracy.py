@@ -25,11 +25,13 @@ from bench.experiments.recipe import Recipe, recipe_for
 from bench.measure.complexity.flops import count_parameters
 from bench.measure.inference import batch_norms_text, predict_one, prepare_for_inference
 from bench.measure.measured import Measured
+from bench.training.batch_norm import has_batch_norms
 from bench.training.batches import loading_processes
 from bench.training.distributed import World
 from bench.training.engine import CHECKPOINT, Execution, train
 from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import StepReport
+from bench.training.shares import check_division
 from bench.weights.convert import write_weights
 from bench.weights.imagenet import load_imagenet
 from bench.weights.load import pack
@@ -61,8 +63,7 @@ def measure_accuracy(
     execution = execution or Execution()
     world = execution.world
     execution = replace(execution, workers=0 if info.generated else loading_processes(world))
-    if per_pixel and min(map(len, execution.passes(recipe))) * world.size < 2:
-        raise BenchError(f"{experiment.method} normalises over the images of a pass: give --micro-batch 2 or more")
+    check_division(experiment, world.size, execution.micro_batch)
     train_split = open_split(experiment.dataset, "train", data_root)
     train_set = train_split.for_training() if isinstance(train_split, CocoInstance) else train_split
     val_set = open_split(experiment.dataset, info.eval_split, data_root)
@@ -82,6 +83,9 @@ def measure_accuracy(
     data = split_fingerprint(experiment.dataset, info.train_split, data_root)
     precision = execution.precision or recipe.precision
     identity = f"{experiment.key} seed {seed} recipe {recipe.hash} precision {precision} data {data}"
+    normalised = len(execution.passes(recipe)[0]) * world.size if has_batch_norms(model) else 0
+    if normalised and at_paper_scale:
+        identity += f" batch norms over {normalised} images"
     criterion = PixelCriterion(recipe.auxiliary_weight, recipe.scale_regularisation) if per_pixel else None
     result = train(model, recipe, seed, train_set, folder, identity, on_step, execution, criterion)
     if per_pixel:
@@ -115,6 +119,7 @@ def measure_accuracy(
         "imagenet_weights": weights,
         "device": str(world.device),
         **execution.facts(recipe),
+        "batch_norm_images": normalised,
         "resumed": result.resumed,
         "train_images": len(train_split),
         "val_images": len(val_set),

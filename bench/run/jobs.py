@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images-0.jsonl", "latency": "timings.jsonl"}
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
-IMAGES_AT_ONCE = 2  # of a GPU at paper scale, as eight GPUs share the batch of 16; fewer GPUs add up gradients
 TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
 BUSY, WANTED, DONE = range(3)
 
@@ -177,9 +176,10 @@ def _measurer(
         return lambda: {experiment.key: measure_released(experiment, Path(job.weights), folder, root, report)}
     from bench.measure.accuracy import measure_accuracy
     from bench.training.engine import Execution
+    from bench.training.shares import images_at_once
 
-    if execution is None and experiment.scale == "paper":
-        execution = Execution(micro_batch=IMAGES_AT_ONCE)
+    if execution is None:
+        execution = Execution(micro_batch=images_at_once(experiment))
 
     def train() -> Mapping[str, "Measured"]:
         result = measure_accuracy(experiment, job.seed, folder, root, report, execution)

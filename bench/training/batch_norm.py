@@ -1,4 +1,7 @@
-"""Batch normalisation over the images of all processes, so that their number does not change a training."""
+"""Batch normalisation over the images of all processes, so that their number does not change a training.
+
+The statistics are of one pass of all processes; that this is the whole batch, `bench.training.shares` sees to.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +9,13 @@ from torch import Tensor, nn
 from bench.training.distributed import World
 
 
-def synchronise(model: nn.Module, world: World) -> None:
-    """Let the trainable batch norms of `model` use the statistics of the whole batch; names and values stay.
+def has_batch_norms(model: nn.Module) -> bool:
+    """Whether in training it normalises by statistics of the images: frozen batch norms, of another class, do not."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
-    With gradient accumulation the batch is that of one pass.
-    """
+
+def synchronise(model: nn.Module, world: World) -> None:
+    """Let the trainable batch norms of `model` use the statistics of all processes; names and values stay."""
     if world.size == 1:
         return
     for parent in list(model.modules()):

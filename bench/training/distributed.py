@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, one_line
 from bench.machine import default_device
+from bench.training.shares import share_length
 
 PATIENCE = timedelta(hours=1)  # for the slowest process of a node that still compiles, loads or evaluates
 BUCKET = 25_000_000  # elements of gradients that are summed at once: 100 MB
@@ -40,10 +41,7 @@ class World:
 
         Raises BenchError where they cannot be equal.
         """
-        if total % self.size:
-            fitting = ", ".join(str(n) for n in range(1, total + 1) if total % n == 0)
-            raise BenchError(f"{self.size} processes cannot share a batch of {total} evenly: start {fitting} of them")
-        length = total // self.size
+        length = share_length(total, self.size)
         return range(self.rank * length, (self.rank + 1) * length)
 
     def sum(self, tensor: Tensor) -> Tensor:

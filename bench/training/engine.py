@@ -5,8 +5,9 @@ same two numbers. So a checkpoint needs no generator state, and on a CPU a run t
 
 Each process and each pass of gradient accumulation computes its images' part of the loss of the whole batch
 (`SetCriterion`, `PixelCriterion`); gradients are summed over passes and processes before their norm is clipped. So
-neither changes a step, up to the rounding of sums, up to dropout and drop path, which are drawn anew for each part, and
-up to batch norms that are trained (per-pixel and small models): their statistics are of one pass of all processes.
+neither changes a step, up to the rounding of sums, and up to dropout and drop path, which are drawn anew for each part.
+Batch norms that are trained (of per-pixel models, of small ones, of many of timm's backbones under any method) have
+statistics of one pass of all processes: `bench.training.shares` refuses several passes for them before a training.
 """
 
 import time
@@ -21,12 +22,13 @@ from torch import nn
 from bench.data.transforms import normalisation_of
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
-from bench.training.batch_norm import synchronise
+from bench.training.batch_norm import has_batch_norms, synchronise
 from bench.training.batches import load_batches
 from bench.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from bench.training.distributed import Stopped, World
 from bench.training.progress import Meter, Progress, StepReport, TrainingLog, peak_memory
 from bench.training.recomputation import recompute_blocks
+from bench.training.shares import remedy_of_batch_norms
 from bench.training.update import MEMORY_FORMAT, NotFinite, Updater, explain
 
 CHECKPOINT = "checkpoint.pt"
@@ -122,8 +124,9 @@ def _run(state: "_State", batches, stop: Callable[[], bool], report: Callable[[f
         try:
             state.loss, norm, stopped = updater.step(state.iteration, batch, stop())
         except torch.OutOfMemoryError as error:
-            at_once = len(updater.passes[0])
-            remedy = "'bench train --micro-batch N' computes fewer"
+            at_once, remedy = len(updater.passes[0]), "'bench train --micro-batch N' computes fewer"
+            if has_batch_norms(updater.model):
+                remedy = remedy_of_batch_norms(updater.recipe.batch_size, world.size)
             raise BenchError(f"out of memory with {at_once} image(s) at once: {remedy}") from error
         state.iteration += 1
         ended = state.iteration == updater.recipe.iterations

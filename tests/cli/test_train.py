@@ -15,11 +15,11 @@ import torch
 
 from bench.cli import train as cli_train
 from bench.data.synthesis import synthetic
-from bench.experiments import RECIPES, find_row
+from bench.experiments import RECIPES, find_row, get_table, recipe_for
 from bench.records import Store
 from bench.run import jobs
 from bench.training import engine
-from bench.training.distributed import World
+from bench.training.distributed import Stopped, World
 from tests.conftest import mistake
 from tests.report.fakes import PROVENANCE
 
@@ -96,10 +96,13 @@ def test_record_of_a_training(bench, tmp_path, short):
 
 
 def test_gradient_accumulation_is_said(bench, tmp_path, short):
-    code, _, errors = bench("train", ROW, "--seed", 0, "--store", tmp_path / "store", "--micro-batch", 1)
+    """With a backbone of layer norms: trained batch norms are of the whole batch."""
+    row = "table1@timm:test_convnext/" + get_table("table1@timm:test_convnext").small_rows[0].name
+    code, _, errors = bench("train", row, "--seed", 0, "--store", tmp_path / "store", "--micro-batch", 1)
     assert code == 0 and "batch of 2: 1 process(es), 1 image(s) at once, 2 pass(es); float32 on" in errors
-    details = Store(tmp_path / "store").get(WHAT, "accuracy", 0).details
+    details = Store(tmp_path / "store").get(find_row(row), "accuracy", 0).details
     assert (details["batch_size"], details["images_at_once"], details["passes_a_step"]) == (2, 1, 2)
+    assert details["batch_norm_images"] == 0
 
 
 # Mistakes
@@ -125,6 +128,27 @@ def test_batch_that_the_processes_cannot_share(bench, monkeypatch):
     """Said before anything is measured or claimed."""
     monkeypatch.setattr("bench.training.distributed.join", lambda: _World(World(0, 5, 5, torch.device("cpu"))))
     mistake(bench("train", ROW, "--seed", 0), "5 processes cannot share a batch of 8 evenly: start 1, 2, 4, 8 of them")
+
+
+@pytest.mark.parametrize(("row", "images", "batch"), [(ROW, 4, 8), ("tableIb/fpn-r101", 1, 16)])
+def test_passes_that_trained_batch_norms_cannot_take(bench, tmp_path, row, images, batch):
+    """Before data are looked for or anything is written."""
+    answer = bench("train", row, "--seed", 0, "--store", tmp_path / "store", "--micro-batch", images)
+    mistake(answer, f"whole batch of {batch} images", f"--micro-batch {images}", f"start {batch // images} processes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_many_processes_as_give_the_whole_batch(bench, tmp_path, monkeypatch):
+    begun = []
+
+    def begin(job, report, execution):
+        begun.append(execution.passes(recipe_for(job.experiments[0])))
+        raise Stopped
+
+    monkeypatch.setattr("bench.training.distributed.join", lambda: _World(World(0, 8, 8, torch.device("cpu"))))
+    monkeypatch.setattr(jobs, "run_job", begin)
+    code, *_ = bench("train", "tableIb/pspnet-r101", "--seed", 0, "--store", tmp_path / "store", "--micro-batch", 2)
+    assert code == 75 and begun == [[range(2)]]
 
 
 class _World:

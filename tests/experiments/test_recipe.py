@@ -173,6 +173,21 @@ def test_swin_and_its_sizes():
     assert recipe_for(experiment("hcformer", "r50", "ade20k", "paper")).drop_path == 0.0
 
 
+def test_released_files_that_are_not_followed_are_named_where_they_say_otherwise():
+    """The reference's README, point 11, and Mask2Former's Base-Cityscapes-SemanticSegmentation.yaml (NORM: SyncBN)."""
+    plus = experiment("hcformer+", "r50", "ade20k", "paper")
+    assert recipe_for(plus).iterations == 320_000 and "released file inherits 160k" in sources_for(plus)["iterations"]
+    m2f = experiment("mask2former", "r50", "cityscapes", "paper")
+    assert recipe_for(m2f).batch_norm == "frozen" and "SyncBN" in sources_for(m2f)["batch_norm"]
+    on_timm = experiment("mask2former", "timm:resnet18", "cityscapes", "paper")
+    assert recipe_for(on_timm).batch_norm == "whole batch" and "SyncBN" not in sources_for(on_timm)["batch_norm"]
+    for other in (
+        experiment("hcformer", "r50", "ade20k", "paper"),
+        experiment("hcformer+", "r50", "cityscapes", "paper"),
+    ):
+        assert not any("released file" in s or "SyncBN" in s for s in sources_for(other).values())
+
+
 @pytest.mark.parametrize("field", CHOICES)
 def test_unknown_choice(field):
     with pytest.raises(ValueError, match=f"{field} of a recipe is one of .*, not 'amp'"):

@@ -29,6 +29,7 @@ from tests.measure.evaluation_alone import AS_IT_IS, evaluate
 from tests.report.fakes import SMALL
 
 RECIPE = RECIPES["synthetic_panoptic", "small"]
+OF_LAYER_NORMS = experiment("hcformer", "timm:test_convnext", "synthetic_panoptic", "small")
 METRICS = {"PQ", "PQ_th", "PQ_st", "AP_pan_th", "mIoU_pan"}
 
 
@@ -155,10 +156,10 @@ def test_checkpoints_tell_seeds_and_recipes_apart(cache, tmp_path, untrained, mo
 
 def test_precision_is_a_fact_of_the_run_and_not_of_the_recipe(cache, tmp_path, untrained):
     execution = Execution(precision="bf16", micro_batch=3)
-    result = measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None, execution)
+    result = measure_accuracy(OF_LAYER_NORMS, 1, tmp_path, cache, lambda *_: None, execution)
     assert result.recipe == RECIPE and result.details["precision"] == "bf16"
     assert (result.details["images_at_once"], result.details["passes_a_step"]) == (3, 3)
-    measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    measure_accuracy(OF_LAYER_NORMS, 1, tmp_path, cache, lambda *_: None)
     assert len({identity for identity, *_ in untrained}) == 2, "a checkpoint of another precision would be continued"
 
 
@@ -261,11 +262,25 @@ def test_per_pixel_methods_need_a_semantic_data_set(cache, tmp_path):
         measure_accuracy(what, 0, tmp_path, cache, lambda *_: None)
 
 
-def test_a_pass_of_one_image_is_refused(cache, tmp_path):
-    """Its pooled cells have no variance to normalise with."""
+@pytest.mark.parametrize("images", [1, 4])
+def test_passes_of_less_than_the_whole_batch_are_refused(cache, tmp_path, images):
+    """One image has pooled cells without a variance to normalise with, four have other statistics than eight."""
     what = experiment("pspnet", "small", "synthetic_semantic", "small")
-    with pytest.raises(BenchError, match="--micro-batch 2 or more"):
-        measure_accuracy(what, 0, tmp_path, cache, lambda *_: None, Execution(micro_batch=1))
+    with pytest.raises(BenchError, match=f"--micro-batch {images} .* leave it out"):
+        measure_accuracy(what, 0, tmp_path, cache, lambda *_: None, Execution(micro_batch=images))
+
+
+@pytest.mark.parametrize(("method", "backbone", "images"), [("fcn_32s", "r50", 16), ("maskformer", "swin_s", 0)])
+def test_images_of_a_batch_norm_are_a_fact_of_the_training(tmp_path, untrained, monkeypatch, method, backbone, images):
+    """Of its checkpoints and its record."""
+    synthesize("ade20k", tmp_path / "data", 2)
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(accuracy, "load_imagenet", lambda *_: "none")
+    what = experiment(method, backbone, "ade20k", "paper")
+    result = measure_accuracy(what, 0, tmp_path / "run", tmp_path / "data", lambda *_: None, Execution(micro_batch=16))
+    ((identity, *_),) = untrained
+    assert result.details["batch_norm_images"] == images
+    assert identity.endswith(" batch norms over 16 images") == (images == 16)
 
 
 def test_weights_of_per_pixel_methods_are_read_back(tmp_path):

@@ -207,6 +207,19 @@ def test_command_of_one_process_and_of_many(tmp_path):
     assert parsed.training_script == "bench" and parsed.module and parsed.training_script_args == tail[2:]
 
 
+@pytest.mark.parametrize("name", ["tableIa", "tableIb", "table1@timm:test_resnet"])
+def test_models_that_train_batch_norms_compute_their_share_at_once(tmp_path, name):
+    """However many GPUs share the batch, a statistic is of all of it; other numbers are refused with those that do."""
+    store = Store(tmp_path)
+    trainings = find_trainings(get_table(name), store, "paper")
+    for gpus in (0, 1, 2, 4, 8, 16):
+        setup = Setup(store, gpus=gpus)
+        plan.check_shares(trainings, setup)
+        assert all("--micro-batch" not in command(training, setup) for training in trainings)
+    with pytest.raises(BenchError, match=r"^table.*: 12 processes .* 16 evenly: start 1, 2, 4, 8, 16 .*--gpus"):
+        plan.check_shares(trainings, Setup(store, gpus=6, nodes=2))
+
+
 @pytest.mark.parametrize("name", ["table1", "tableIb", "table1@timm:resnet18"])
 def test_a_training_is_named_as_bench_train_finds_it(tmp_path, name):
     trainings = find_trainings(get_table(name), Store(tmp_path), "small")

@@ -408,6 +408,18 @@ def test_gradient_accumulation_changes_nothing(dataset, tmp_path, images, togeth
     assert [len(part) for part in execution.passes(recipe)] == {1: [1] * 4, 3: [3, 1], 4: [4]}[images]
 
 
+@pytest.mark.parametrize(
+    ("model", "remedy"), [(frozen_model, "--micro-batch N"), (tiny_model, "whole batch of 2: share it among 2 GPUs")]
+)
+def test_out_of_memory_names_what_helps(dataset, tmp_path, monkeypatch, model, remedy):
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine.Updater, "step", step)
+    with pytest.raises(BenchError, match=f"out of memory with 2 image.*: .*{remedy}"):
+        run(dataset, tmp_path, model=model(), recipe=replace(RECIPE, batch_size=2))
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_continues_to_the_bit(dataset, tmp_path, every_step, precision):
     recipe, execution = replace(RECIPE, iterations=4), Execution(precision=precision)

@@ -12,9 +12,9 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import PaperTable, names_for_find_row
 from bench.records import Store
-from bench.run.jobs import IMAGES_AT_ONCE
 from bench.run.plan import plan
 from bench.run.pool import KEEP_MEMORY
+from bench.training.shares import check_division, images_at_once, share_length
 
 ENTRY = ("-m", "bench", "train")  # what python runs
 LOG = "log.txt"  # in a training's work folder: what its process says
@@ -70,9 +70,9 @@ def command(
     arguments = [*setup.entry, training.row, "--seed", str(training.seed), "--store", str(setup.store.path.resolve())]
     if setup.data_root is not None:
         arguments += ["--data-root", str(setup.data_root.resolve())]
-    share = recipe_for(training.experiment).batch_size // setup.processes
-    if training.experiment.scale == "paper" and share > IMAGES_AT_ONCE:
-        arguments += ["--micro-batch", str(IMAGES_AT_ONCE)]
+    at_once = images_at_once(training.experiment)
+    if at_once and share_length(recipe_for(training.experiment).batch_size, setup.processes) > at_once:
+        arguments += ["--micro-batch", str(at_once)]
     if setup.processes == 1:
         return [sys.executable, *arguments]
     meeting = ["--standalone"]
@@ -95,14 +95,12 @@ def log_path(training: Training, store: Store) -> Path:
 
 
 def check_shares(trainings: Sequence[Training], setup: Setup) -> None:
-    """Raises BenchError where the processes of a job could not share its batch evenly."""
+    """Raises BenchError where the processes of a job could not train as the recipe says."""
     for training in trainings:
-        batch = recipe_for(training.experiment).batch_size
-        if batch % setup.processes:
-            raise BenchError(
-                f"{setup.processes} processes cannot share the batch of {batch} of {training.row} evenly: "
-                "give other --gpus or --nodes"
-            )
+        try:
+            check_division(training.experiment, setup.processes, images_at_once(training.experiment))
+        except BenchError as error:
+            raise BenchError(f"{training.row}: {error} (--gpus times --nodes)") from error
 
 
 def work_folder(training: Training, store: Store) -> Path:
