@@ -16,6 +16,7 @@ from bench.experiments.recipe import recipe_for
 from bench.experiments.tables import experiment_of, find_row
 from bench.files import whole_file
 from bench.records import Store
+from bench.training.engine import CHECKPOINT
 from bench.weights.convert import check_place, write_weights
 from bench.weights.files import TensorFile, read_tensors
 from bench.weights.load import (
@@ -29,7 +30,6 @@ from bench.weights.load import (
     trained_facts,
 )
 
-CHECKPOINT = "checkpoint.pt"
 TRAINED_ALONE = ("auxiliary_head.",)  # what is trained beside the model and is no part of it
 SUFFIXES = (".pt", ".pth", ".safetensors")
 

@@ -24,7 +24,7 @@ from tests.cli.test_train import KEY, ROW, SHRINK, WHAT, no_processes, short  # 
 from tests.conftest import mistake
 from tests.report.fakes import PROVENANCE
 
-PIXELS = "tableIa/fcn_32s-small"
+PIXELS = "tableIa/pspnet-small"
 
 
 class Inline:
@@ -97,7 +97,7 @@ def test_weights_of_a_training_are_evaluated_as_it_was(bench, tmp_path, short, i
     assert sha256(tmp_path / "copy.safetensors") == sha256(weights)
 
 
-def test_weights_of_a_checkpoint(bench, unfinished, tmp_path):
+def test_weights_of_a_checkpoint(bench, unfinished, tmp_path, short):  # noqa: F811
     checkpoint = unfinished.work_path(WHAT, "accuracy", 1) / engine.CHECKPOINT
     expected = torch.load(checkpoint)["model"]
     for run in (checkpoint, checkpoint.parent, ROW):
