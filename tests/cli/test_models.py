@@ -156,8 +156,9 @@ def test_mistakes(bench, released, converted, tmp_path):
     mistake(bench("predict", "--weights", converted, image, "--threshold", "80"), "--threshold 80")
     mistake(bench("predict", "--weights", converted, "--num-queries", 7, image), "num queries 5", "--num-queries")
     mistake(bench("predict", "--weights", converted, "--method", "hcformre", image), "did you mean 'hcformer'")
-    missing = bench("predict", "--weights", "table1/hcformer-small", image)
-    mistake(missing, "'bench weights export ROW --seed N'", "'bench weights convert'")
+    for weights in ((), ("--weights", "table1/hcformer-small")):
+        answer = bench("predict", *weights, image)
+        mistake(answer, "'bench weights export ROW --seed N'", "'bench weights convert'", "--weights" * (not weights))
     mistake(
         bench("weights", "convert", converted, "-o", tmp_path / "x.safetensors"), "converted already", "'bench run'"
     )
