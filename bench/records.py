@@ -42,7 +42,8 @@ class Record:
     """One measurement of one experiment; an accuracy record is of one seed and holds the recipe.
 
     A "released" record is the accuracy of a checkpoint that somebody else trained, which has neither: its
-    `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of.
+    `details["weights"]` holds `WEIGHTS_FACTS`, of which `sha256` says which file it is of. That of an accuracy record
+    names the weights that the training left: "file", its path in the store, and "sha256".
 
     metrics: name -> {"value": finite number, "unit": str, "n": samples behind the value, 1 or more, ...}; "interval":
     [low, high] of those that `bench.evaluation.uncertainty.bootstrap` has of images, which older records lack.
@@ -199,6 +200,13 @@ class Store:
         """Folder for checkpoints and other work files of one measurement; it may be missing."""
         _check_kind(kind, seed)
         return self.path / "work" / experiment.key / _name(kind, seed)
+
+    def weights_of(self, record: Record) -> Path | None:
+        """The weights that a training left, if its record names them and they are still there."""
+        facts = record.details.get("weights")
+        file = facts.get("file") if record.kind == "accuracy" and isinstance(facts, Mapping) else None
+        path = self.path / file if isinstance(file, str) else None
+        return path if path and path.is_file() else None
 
     def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
         """`work_path`, created if missing."""

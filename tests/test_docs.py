@@ -1,5 +1,6 @@
 """README and docs: links, commands, examples and the numbers that they quote from the committed run."""
 
+import csv
 import json
 import re
 import tomllib
@@ -88,6 +89,21 @@ def test_ratios_of_speed_are_those_of_the_benchmark():
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     quoted = re.findall(r"^\| .+ / .+ \| (\d\.\d+) \|$", page, re.MULTILINE)
     assert quoted and {float(ratio) for ratio in quoted} <= {float(f"{ratio:.2g}") for ratio in ratios}
+
+
+def test_figures_of_published_checkpoints_are_those_of_the_paper():
+    """As far as the paper prints them."""
+    tables = {"coco_panoptic": "table1", "coco_instance": "table2", "ade20k": "table3a", "cityscapes": "table3b"}
+    printed = {}
+    for dataset, table in tables.items():
+        with (ROOT / "results" / "published" / f"{table}.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                printed[row["method"], row["backbone"], dataset, row["metric"]] = row["published"]
+    rows = re.findall(r"^\| (\S+) \| (\S+) \| (\w+) \|.*\| (\w+) (\d+\.\d) \|$", (ROOT / "docs" / "checkpoints.md")
+                      .read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
+    known = [(printed[tuple(what)], figure) for *what, figure in rows if tuple(what) in printed]
+    assert len(rows) == 26 and len(known) == 18
+    assert all(theirs == figure for theirs, figure in known)
 
 
 def test_python_example_runs_and_prints_what_it_says(capsys):

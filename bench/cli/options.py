@@ -3,15 +3,15 @@
 Names of tables and rows are looked up while the command line is read, so that a mistyped one costs no import.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.experiments.backbones import BACKBONES
-from bench.experiments.datasets import DATASETS
-from bench.experiments.methods import DOWNSAMPLINGS, METHODS, TRANSFORMER_DECODERS
+from bench.experiments.backbones import BACKBONES, get_backbone
+from bench.experiments.datasets import DATASETS, get_dataset
+from bench.experiments.methods import DOWNSAMPLINGS, METHODS, TRANSFORMER_DECODERS, get_method
 
 # Panels of `bench --help`.
 MEASURE, TRAIN, CHECKPOINT, DATA, CHECK = "Measure", "Train", "Use a checkpoint", "Data", "Check"
@@ -19,7 +19,6 @@ MEASURE, TRAIN, CHECKPOINT, DATA, CHECK = "Measure", "Train", "Use a checkpoint"
 # Of checkpoints: small models and generated data sets have none.
 _BACKBONES = [backbone.name for backbone in BACKBONES.values() if "paper" in backbone.scales]
 _DATASETS = [dataset.name for dataset in DATASETS.values() if not dataset.generated]
-_OF_MASKS = [method.name for method in METHODS.values() if method.predicts == "masks"]
 _OF_IMAGES = [method.name for method in METHODS.values() if method.predicts in ("masks", "pixels")]
 
 
@@ -61,11 +60,18 @@ def _complete_dataset(incomplete: str) -> list[str]:
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
-def _choice(flag: str, names: Sequence[str], help: str):
+def _choice(flag: str, names: Sequence[str], help: str, find: Callable[[str], object] | None = None):
+    """find: raises BenchError for an unknown name, while the command line is read."""
+
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
 
-    return typer.Option(flag, metavar="|".join(names), help=help, autocompletion=complete)
+    def check(context: typer.Context, name: str | None) -> str | None:
+        if name is not None and find is not None and not context.resilient_parsing:
+            find(name)
+        return name
+
+    return typer.Option(flag, metavar="|".join(names), help=help, autocompletion=complete, callback=check)
 
 
 TableName = Annotated[
@@ -106,12 +112,11 @@ DataRoot = Annotated[
     ),
 ]
 
-Method = Annotated[str, _choice("--method", _OF_MASKS, "Method.")]
-Backbone = Annotated[str, _choice("--backbone", _BACKBONES, "Backbone.")]
-Dataset = Annotated[str, _choice("--dataset", _DATASETS, "Data set that it was trained on.")]
-OptionalMethod = Annotated[str | None, _choice("--method", _OF_IMAGES, "Method; default: the file's.")]
-OptionalBackbone = Annotated[str | None, _choice("--backbone", _BACKBONES, "Backbone; default: the file's.")]
-OptionalDataset = Annotated[str | None, _choice("--dataset", _DATASETS, "Data set; default: the file's.")]
+OptionalMethod = Annotated[str | None, _choice("--method", _OF_IMAGES, "Method; default: the file's.", get_method)]
+OptionalBackbone = Annotated[
+    str | None, _choice("--backbone", _BACKBONES, "Backbone; default: the file's.", get_backbone)
+]
+OptionalDataset = Annotated[str | None, _choice("--dataset", _DATASETS, "Data set; default: the file's.", get_dataset)]
 HierarchicalLevel = Annotated[
     int | None, typer.Option("--hierarchical-level", min=0, max=3, help="Clustering modules; default: the file's.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.errors import plain
+from bench.errors import BenchError, plain
 
 
 def predict(
@@ -17,8 +17,8 @@ def predict(
         ),
     ],
     weights: Annotated[
-        Path, typer.Option("--weights", metavar="FILE", help="Of a training, or from 'bench weights convert'.")
-    ],
+        Path | None, typer.Option("--weights", metavar="FILE", help="Of a training, or from 'bench weights convert'.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
         "predictions"
     ),
@@ -48,6 +48,11 @@ def predict(
     transformer_decoder: options.TransformerDecoder = None,
 ) -> None:
     """Segment images: for each one the result (PNG and JSON in COCO's formats) and a picture with the segments."""
+    if weights is None:
+        raise BenchError(
+            "no weights, give them with --weights: 'bench weights export ROW --seed N' names those of a training, "
+            "'bench weights convert' makes them of a published checkpoint"
+        )
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -126,6 +126,8 @@ def run(
         sys.exit(130)
     if table is not None:
         _report(table, store, reference)
+        if weights is None:
+            _name_weights(table, scale, stores.open_store(store))
     elif not failures:
         _print_released(experiment, stores.open_store(store))
     if failures:
@@ -150,6 +152,18 @@ def _report(table: str, folder: Path | None, reference: Path | None) -> None:
     csv, markdown = _write(table, folder, reference)
     typer.echo(markdown.read_text(encoding="utf-8"))
     typer.echo(f"written: {markdown}, {csv} and {csv.with_suffix('.tex')}")
+
+
+def _name_weights(table: str, scale: str, store: "Store") -> None:
+    """Where the trainings left their weights."""
+    from bench.experiments.tables import get_table
+
+    trainings = [m for m in get_table(table).measurements(scale) if m.kind == "accuracy"]
+    records = [store.get(m.experiment, m.kind, m.seed) for m in trainings]
+    files = [path for record in records if record and (path := store.weights_of(record))]
+    if files:
+        pattern = store.path / "work" / "*" / "accuracy-*" / files[0].name
+        typer.echo(f"weights: {len(files)} file(s), {pattern}, for 'bench predict' and 'bench run' with --weights")
 
 
 def _page(table: str, folder: Path | None, reference: Path | None) -> str:

@@ -75,6 +75,18 @@ def find_row(name: str) -> Experiment:
     return row.experiment
 
 
+def experiment_of(key: str) -> Experiment:
+    """The experiment of any table's row whose key that is. Raises BenchError where none has it, as of small models
+    that have changed since."""
+    backbone = key.split("-")[1] if "-" in key else ""
+    timm = TIMM + backbone.removeprefix("timm_") if backbone.startswith("timm_") else None
+    for table in _tables_with(timm) if timm else TABLES.values():
+        found = next((experiment for experiment in row_names(table).values() if experiment.key == key), None)
+        if found:
+            return found
+    raise BenchError(f"'{key}' is the key of no row: `bench list rows` has them all")
+
+
 def row_names(table: PaperTable) -> dict[str, Experiment]:
     """The experiments of a table, paper scale and small, by the names that `find_row` takes after the table's."""
     return {row.name: row.experiment for row in (*table.rows, *table.small_rows) if row.experiment}

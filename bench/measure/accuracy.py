@@ -33,23 +33,24 @@ from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import StepReport
 from bench.training.shares import check_division
 from bench.weights.convert import write_weights
+from bench.weights.files import sha256
 from bench.weights.imagenet import load_imagenet
-from bench.weights.load import pack
+from bench.weights.load import WEIGHTS, pack, trained_facts
 from bench.zoo import build_model
 from models.clustering import fast_form, use_form
 
 EVALUATION_SHARE = 0.05  # of the progress bar
 PREDICTIONS = "predictions"
-WEIGHTS = "weights.safetensors"
 Progress = Callable[[float, float, str], None]
 
 
 def measure_accuracy(
     experiment: Experiment, seed: int, folder: Path, data_root: Path | None, progress: Progress,
-    execution: Execution | None = None,
+    execution: Execution | None = None, commit: str | None = None,
 ) -> Measured | None:  # fmt: skip
     """Train with the seed, with checkpoint and logs in `folder`, then evaluate the last state on the data set's split
-    for that, saving the predictions in `folder` too. The checkpoint is the caller's to remove afterwards.
+    for that, saving weights and predictions in `folder` too. The checkpoint is the caller's to remove afterwards.
+    folder: the measurement's work folder of a store. commit: of this code, for the weights.
 
     In several processes all call this, and all but the first get None. Raises BenchError, and Stopped when
     `execution.stop` says so, with the work saved.
@@ -90,6 +91,9 @@ def measure_accuracy(
     result = train(model, recipe, seed, train_set, folder, identity, on_step, execution, criterion)
     if per_pixel:
         model.auxiliary_head = None  # of the training alone
+    kept = {}
+    if world.is_main:
+        kept = _keep(model, trained_facts(experiment, seed, recipe.hash, commit, recipe.iterations), folder / WEIGHTS)
 
     # Of the small scale, which is not folded, nothing is said: its evaluations go on as they began.
     folded = {"batch_norms": batch_norms_text(True)} if at_paper_scale else {}
@@ -109,13 +113,12 @@ def measure_accuracy(
     )  # fmt: skip
     if found is None:
         return None
-    if at_paper_scale:  # days of work; a small model is trained again in minutes
-        _keep(model, experiment, seed, folder / WEIGHTS)
     metrics = percentages(found, len(val_set))
     metrics["training_seconds"] = {"value": result.seconds, "unit": "s", "n": 1}
     metrics["evaluation_seconds"] = {"value": found.seconds, "unit": "s", "n": len(val_set)}
     metrics["final_loss"] = {"value": result.final_loss, "unit": "1", "n": 1}
     details = {
+        "weights": kept,
         "imagenet_weights": weights,
         "device": str(world.device),
         **execution.facts(recipe),
@@ -147,11 +150,11 @@ def _build(experiment: Experiment, seed: int, recipe: Recipe, world: World) -> t
     return model, weights
 
 
-def _keep(model: nn.Module, experiment: Experiment, seed: int, path: Path) -> None:
-    """Write the trained weights as `bench weights convert` does, for `bench predict` and `bench run --weights`."""
-    facts = {"source": f"trained here, seed {seed}", "source_sha256": "", "format": "hcformer-bench"}
-    facts |= {"content": "model", "experiment": experiment.to_dict()}
+def _keep(model: nn.Module, facts: dict, path: Path) -> dict[str, str]:
+    """Write the trained weights as `bench weights convert` does, for `bench predict` and `bench run --weights`; what a
+    record says of the file: its path in the store and its SHA-256."""
     write_weights({name: value.cpu() for name, value in model.state_dict().items()}, pack(facts), path)
+    return {"file": path.relative_to(path.parents[3]).as_posix(), "sha256": sha256(path)}
 
 
 def prediction_writer(folder: Path, experiment: Experiment, model: str, dataset, world: World) -> PredictionWriter:
@@ -180,8 +183,9 @@ def prediction_writer(folder: Path, experiment: Experiment, model: str, dataset,
 
 
 def _forget_evaluation(folder: Path) -> None:
-    """Remove what the evaluation of an earlier training left."""
+    """Remove what an earlier training and its evaluation left."""
     clear(folder)
+    (folder / WEIGHTS).unlink(missing_ok=True)
     shutil.rmtree(folder / PREDICTIONS, ignore_errors=True)
 
 

@@ -139,7 +139,7 @@ def _measure_and_write(job: Job, store: Store, report: Reporter, execution: "Exe
     from bench import provenance
 
     facts = provenance.collect(list(job.command))  # after the measurer's imports: it asks torch, if that is there
-    if not (measured := measure()):
+    if not (measured := measure(facts["commit"])):
         return
     for experiment in job.experiments:
         result = measured[experiment.key]
@@ -153,27 +153,27 @@ def _measure_and_write(job: Job, store: Store, report: Reporter, execution: "Exe
 
 def _measurer(
     job: Job, folder: Path, report: Reporter, execution: "Execution | None"
-) -> Callable[[], Mapping[str, "Measured"]]:
+) -> Callable[[str], Mapping[str, "Measured"]]:
     """What measures the job, by the experiments' keys; the packages that it needs, and no others, are imported.
 
-    Of several processes only the first one gets anything.
+    It takes the commit of this code. Of several processes only the first one gets anything.
     """
     experiment, root = job.experiments[0], Path(job.data_root) if job.data_root else None
     if job.kind == "complexity":
         from bench.measure.complexity.flops import measure_complexity
 
-        return lambda: {experiment.key: measure_complexity(experiment, report)}
+        return lambda _: {experiment.key: measure_complexity(experiment, report)}
     if job.kind == "latency":
         from bench.machine import default_device
         from bench.measure.latency.timing import measure_latency
 
         log, device = folder / UNFINISHED["latency"], default_device().type
         together = (*job.experiments, *job.bases)
-        return lambda: measure_latency(together, log, job.budget_s, report, device)
+        return lambda _: measure_latency(together, log, job.budget_s, report, device)
     if job.kind == "released":
         from bench.measure.released import measure_released
 
-        return lambda: {experiment.key: measure_released(experiment, Path(job.weights), folder, root, report)}
+        return lambda _: {experiment.key: measure_released(experiment, Path(job.weights), folder, root, report)}
     from bench.measure.accuracy import measure_accuracy
     from bench.training.engine import Execution
     from bench.training.shares import images_at_once
@@ -181,8 +181,8 @@ def _measurer(
     if execution is None:
         execution = Execution(micro_batch=images_at_once(experiment))
 
-    def train() -> Mapping[str, "Measured"]:
-        result = measure_accuracy(experiment, job.seed, folder, root, report, execution)
+    def train(commit: str) -> Mapping[str, "Measured"]:
+        result = measure_accuracy(experiment, job.seed, folder, root, report, execution, commit)
         return {experiment.key: result} if result else {}
 
     return train

@@ -9,8 +9,8 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import safetensors
 from torch import Tensor
 
 from bench.errors import BenchError, one_line
+from bench.weights.hub_folder import INDEX, read_index, weight_file
 from bench.weights.pickles import Array, Refused, RestrictedUnpickler, measure, quoted, tensor_of
 from bench.weights.torch_files import MAX_ENTRIES, read_torch
 
@@ -36,7 +37,9 @@ class TensorFile:
 
     container: "safetensors", "pickle" or "torch". tensors: as stored (names, shapes, types), contiguous, on the CPU,
     where possible mapped from the file. metadata: that of safetensors. other: names of the entries that are no tensors
-    of the model ("optimizer"), those beside tensors as "model.NAME". sha256: of the file, hex.
+    of the model ("optimizer"), those beside tensors as "model.NAME". sha256: of the file, hex; of shards that of the
+    lines "SHA-256  NAME" of index and shards, sorted by name. size: bytes of all. values: text and whole numbers among
+    the other entries, beside the state dict.
     """
 
     path: Path
@@ -45,6 +48,8 @@ class TensorFile:
     metadata: dict[str, str]
     other: tuple[str, ...]
     sha256: str
+    size: int
+    values: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def sha256(path: Path) -> str:
@@ -57,24 +62,52 @@ def sha256(path: Path) -> str:
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """Tensors of a weight file, whose format is told by its content.
+    """Tensors of a weight file, whose format is told by its content; of shards, whose index `path` is; of the hub's
+    folder of a model.
 
     The state dict is the entry "model" (detectron2, Swin), else "state_dict", else the dictionary itself. Raises
     BenchError for files that are missing, damaged, hostile, of another kind or without tensors.
     """
-    path = Path(path)
+    path = weight_file(Path(path))
+    file = _read_shards(path) if path.name.endswith(INDEX) else _read_one(path)
+    if all(name.startswith("module.") for name in file.tensors):  # of torch's DistributedDataParallel
+        return replace(file, tensors={name.removeprefix("module."): value for name, value in file.tensors.items()})
+    return file
+
+
+def _read_shards(index: Path) -> TensorFile:
+    places = read_index(index)
+    shards = [_read_one(index.with_name(name)) for name in sorted(set(places.values()))]
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        strange = [name for name in shard.tensors if places.get(name) != shard.path.name]
+        if strange:
+            raise BenchError(
+                f"{shard.path} is refused, it holds {quoted(strange[0])}, of which {index.name} says otherwise: {AGAIN}"
+            )
+        tensors |= shard.tensors
+    missing = [name for name in places if name not in tensors]
+    if missing:
+        raise BenchError(f"{index.with_name(places[missing[0]])} lacks {quoted(missing[0])} of {index.name}: {AGAIN}")
+    digests = {shard.path.name: shard.sha256 for shard in shards} | {index.name: sha256(index)}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    other = tuple(dict.fromkeys(name for shard in shards for name in shard.other))
+    size = index.stat().st_size + sum(shard.size for shard in shards)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    return TensorFile(index, f"{shards[0].container}, {len(shards)} shards", tensors, {}, other, digest, size)
+
+
+def _read_one(path: Path) -> TensorFile:
     content = _map(path)
     container, read = _format(content, path)
     try:
         with warnings.catch_warnings(action="ignore"):  # what torch and pickletools say of a damaged pickle
-            tensors, metadata, other = read(content, path)
+            tensors, metadata, other, values = read(content, path)
     except Refused as error:
         raise BenchError(f"{path} is refused, {error}: {ELSEWHERE}") from error
     except DAMAGE as error:
         raise BenchError(f"{path} is damaged ({quoted(one_line(error))}): {AGAIN}") from error
-    if all(name.startswith("module.") for name in tensors):  # of torch's DistributedDataParallel
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return TensorFile(path, container, tensors, metadata, other, sha256(path))
+    return TensorFile(path, container, tensors, metadata, other, sha256(path), len(content), values)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -110,7 +143,7 @@ def _format(content: mmap.mmap, path: Path) -> tuple[str, Callable]:
     raise BenchError(f"{path} is no weight file (safetensors, pickle or torch): {AGAIN}")
 
 
-def _safetensors(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+def _safetensors(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple, dict]:
     """Header first: the library checks every offset and size in it against the file."""
     with safetensors.safe_open(path, "pt", device="cpu") as file:
         names = list(file.keys())
@@ -118,20 +151,20 @@ def _safetensors(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
             raise BenchError(f"{path} holds no tensors: {ELSEWHERE}")
         if len(names) > MAX_ENTRIES:
             raise Refused(f"it has more than {MAX_ENTRIES} tensors")
-        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}), ()
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}), (), {}
 
 
-def _pickle(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+def _pickle(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple, dict]:
     measure(content)
     content.seek(0)
     return _model(RestrictedUnpickler(content).load(), content, path)
 
 
-def _torch(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+def _torch(content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple, dict]:
     return _model(read_torch(content, path), content, path)
 
 
-def _model(loaded: object, content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple]:
+def _model(loaded: object, content: mmap.mmap, path: Path) -> tuple[dict, dict, tuple, dict]:
     """The state dict in what a pickle holds, and the names of the rest; tensors are made once all claims hold."""
     if not isinstance(loaded, dict):
         kind = "single tensor" if isinstance(loaded, Array | Tensor) else type(loaded).__name__
@@ -150,7 +183,8 @@ def _model(loaded: object, content: mmap.mmap, path: Path) -> tuple[dict, dict, 
             made[id(array)] = _tensor(array)
     other = [str(name) for name in loaded if section and name != section]
     other += [f"{section}.{name}" if section else str(name) for name in state if name not in arrays]
-    return {name: made[id(array)] for name, array in arrays.items()}, {}, tuple(other)
+    values = {name: value for name, value in loaded.items() if isinstance(name, str) and type(value) in (str, int)}
+    return {name: made[id(array)] for name, array in arrays.items()}, {}, tuple(other), values
 
 
 def _arrays(state: object) -> dict[str, Array | Tensor | np.ndarray | np.generic]:

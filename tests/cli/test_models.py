@@ -45,19 +45,53 @@ def picture(path, height=45, width=70):
 def test_convert_accounts_for_every_tensor(bench, released, tmp_path):
     code, out, errors = bench("weights", "convert", released, *MODEL, "-o", tmp_path / "w.safetensors")
     assert (code, errors) == (0, "")
-    assert "HCFormer, published checkpoint" in out and "decoder layers 1, num queries 5" in out
-    assert "not used, no place in the model (1): extra\n" in out
-    assert "not used, not a tensor of the model (1): __author__\n" in out
+    lines = out.splitlines()
+    assert lines[0] == f"{released}: HCFormer, published checkpoint (detectron2 names)"
+    assert "decoder layers 1, num queries 5" in lines[1]
+    assert lines[2] == "the model is complete, 1 tensors have no place in it"
+    assert "not used, no place in the model: 1\n" in out and "extra" not in out
     assert f"used: {len(pickle.loads(released.read_bytes())['model']) - 1} tensors" in out
-    assert out.rstrip().endswith(f"written: {tmp_path / 'w.safetensors'}")
+    assert lines[-2] == f"written: {tmp_path / 'w.safetensors'}"
+    assert lines[-1].startswith(f"next: bench predict --weights {tmp_path / 'w.safetensors'} ")
+    code, out, _ = bench("weights", "convert", released, "--tensors", "-o", tmp_path / "again.safetensors")
+    assert "not used, no place in the model: 1: extra\n" in out
+    assert "not used, not a tensor of the model: 1: __author__\n" in out
+
+
+def test_method_backbone_and_data_set_are_read_from_the_file(bench, released, converted, tmp_path):
+    assert bench("weights", "convert", released, "-o", tmp_path / "untyped.safetensors")[0] == 0
+    assert sha256(tmp_path / "untyped.safetensors") == sha256(converted)
 
 
 def test_inspect(bench, released, converted):
     code, out, _ = bench("weights", "inspect", released)
-    assert code == 0 and "pickle" in out and "HCFormer, published checkpoint" in out and sha256(released) in out
-    assert "backbone.clustering_layers.0.temp" in out and "float16" in out and "other entries" in out
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == f"{released}: HCFormer, published checkpoint (detectron2 names)"
+    assert lines[1].startswith("method hcformer, backbone r50, dataset coco_panoptic, ")
+    assert lines[2] == "the model is complete, 1 tensors have no place in it"
+    assert f"next: bench weights convert {released} -o released.safetensors" in lines[3:8]
+    assert "pickle" in out and sha256(released) in out and "other entries" in out and "clustering_layers" not in out
+    code, out, _ = bench("weights", "inspect", released, "--tensors")
+    assert code == 0 and "backbone.clustering_layers.0.temp" in out and "float16" in out
     code, out, _ = bench("weights", "inspect", converted)
     assert code == 0 and "converted by this program" in out and sha256(released) in out and sha256(converted) in out
+    assert f"next: bench predict --weights {converted} IMAGE..." in out
+
+
+def test_inspect_of_what_does_not_fit(bench, released, tmp_path):
+    state = pickle.loads(released.read_bytes())["model"]
+    less = {name: value for name, value in state.items() if "mask_embed" not in name}
+    head = "sem_seg_head.predictor.class_embed"
+    seven = {name: value[:8] if name.startswith(head) else value for name, value in state.items()}
+    for content, words in [
+        (less, "incomplete: 6 tensors are missing, 0 have another shape"),
+        (less, "--partial"),
+        (seven, "unclear: has 7 classes, as no data set here (coco_panoptic 133, "),
+        ({"a": np.ones(2)}, "unknown, it holds no model that is known here"),
+    ]:
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": content}))
+        code, out, errors = bench("weights", "inspect", tmp_path / "x.pkl")
+        assert (code, errors) == (0, "") and words in out
 
 
 def test_predict_raw_is_what_the_model_returns(bench, converted, tmp_path):
@@ -150,6 +184,14 @@ def test_mistakes(bench, released, converted, tmp_path):
     mistake(bench("predict", "--weights", converted, image, "--threshold", "80"), "--threshold 80")
     mistake(bench("predict", "--weights", converted, "--num-queries", 7, image), "num queries 5", "--num-queries")
     mistake(bench("predict", "--weights", converted, "--method", "hcformre", image), "did you mean 'hcformer'")
+    for weights in ((), ("--weights", "table1/hcformer-small")):
+        answer = bench("predict", *weights, image)
+        mistake(answer, "'bench weights export ROW --seed N'", "'bench weights convert'", "--weights" * (not weights))
+    mistake(
+        bench("weights", "convert", converted, "-o", tmp_path / "x.safetensors"), "converted already", "'bench run'"
+    )
+    mistake(bench("weights", "export", released), "'bench weights convert'")
+    mistake(bench("weights", "export", converted), "use it as it is, with --weights")
     mistake(bench("weights", "convert", released, *MODEL, "-o", released), "-o")
     mistake(bench("weights", "convert", tmp_path / "none.pkl", *MODEL, "-o", tmp_path / "o.safetensors"), "none.pkl")
     mistake(bench("run", "--weights", converted), "--data-root or BENCH_DATA")

@@ -20,6 +20,7 @@ from bench.records import Store
 from bench.run import jobs
 from bench.training import engine
 from bench.training.distributed import Stopped, World
+from bench.weights.files import sha256
 from tests.conftest import mistake
 from tests.report.fakes import PROVENANCE
 
@@ -81,6 +82,8 @@ def test_record_of_a_training(bench, tmp_path, short):
     assert code == 0, errors
     path = store.record_path(WHAT, "accuracy", 1)
     assert "mIoU_pan" in out and "final_loss" in out and out.endswith(f"written: {path}\n")
+    weights = store.path / "work" / WHAT.key / "accuracy-1" / "weights.safetensors"
+    assert f"weights: {weights}, for 'bench predict' and 'bench run' with --weights\n" in out
     assert "batch of 2: 1 process(es), 2 image(s) at once, 1 pass(es); bf16 on cpu" in errors
     assert "step 1/12, loss " in errors and "images/s" in errors
     record = store.get(WHAT, "accuracy", 1)
@@ -89,6 +92,7 @@ def test_record_of_a_training(bench, tmp_path, short):
     folder = store.scratch_dir(WHAT, "accuracy", 1)
     assert len((folder / "log.jsonl").read_text().splitlines()) == 12
     assert not (folder / "checkpoint.pt").exists()
+    assert record.details["weights"] == {"file": weights.relative_to(store.path).as_posix(), "sha256": sha256(weights)}
 
     before = path.stat().st_mtime_ns
     code, again, errors = bench("train", ROW, "--seed", 1, "--store", store.path)

@@ -20,7 +20,8 @@ from bench.measure import accuracy
 from bench.measure.accuracy import measure_accuracy
 from bench.training.engine import Execution, TrainingResult
 from bench.training.progress import StepReport
-from bench.weights.load import open_weights
+from bench.weights.files import sha256
+from bench.weights.load import open_weights, trained_facts
 from bench.zoo import build_model
 from models.outputs import MaskPrediction, PixelPrediction
 from tests.conftest import few_scenes
@@ -223,6 +224,26 @@ def test_every_data_set_trains_and_is_evaluated(tmp_path, monkeypatch, name, met
     assert result.details["val_images"] == 3
 
 
+def test_weights_say_what_they_are_of_and_are_there_before_the_evaluation(cache, tmp_path, monkeypatch):
+    """A new training drops those of an earlier one."""
+    monkeypatch.setattr(accuracy, "train", lambda *args: TrainingResult(3.5, 0, 12.0))
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(accuracy, "evaluate_shared", fail)
+    with pytest.raises(KeyboardInterrupt):
+        measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None, None, "0abc")
+    opened = open_weights(tmp_path / "weights.safetensors")
+    assert opened.experiment == SMALL and opened.facts["source"] == "trained here, seed 1"
+    known = {"seed": "1", "recipe_hash": RECIPE.hash, "commit": "0abc", "iteration": str(RECIPE.iterations)}
+    assert opened.facts.items() >= known.items()
+    monkeypatch.setattr(accuracy, "train", fail)
+    with pytest.raises(KeyboardInterrupt):
+        measure_accuracy(SMALL, 1, tmp_path, cache, lambda *_: None)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
 # Per-pixel methods
 
 
@@ -286,8 +307,10 @@ def test_images_of_a_batch_norm_are_a_fact_of_the_training(tmp_path, untrained, 
 def test_weights_of_per_pixel_methods_are_read_back(tmp_path):
     what = experiment("hc_pspnet", "small", "synthetic_semantic", "small")
     model = build_model(what, 0)
-    accuracy._keep(model, what, 0, tmp_path / "weights.safetensors")
-    weights = open_weights(tmp_path / "weights.safetensors", **what.to_dict())
+    path = tmp_path / "work" / what.key / "accuracy-0" / "weights.safetensors"
+    kept = accuracy._keep(model, trained_facts(what, 0, "0123", "abc", 9), path)
+    assert kept == {"file": f"work/{what.key}/accuracy-0/weights.safetensors", "sha256": sha256(path)}
+    weights = open_weights(path, **what.to_dict())
     assert weights.experiment == what
     found = weights.build().state_dict()
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
