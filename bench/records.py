@@ -27,19 +27,7 @@ REQUIRED_PROVENANCE = ("commit", "dirty", "versions", "cpu", "gpu", "start", "du
 # equal process (the 91 latencies of the reference store reach 1.6; a single slow round of ten does not count). Or where
 # half a process more wanted to run than there are processors: a timing alone fills them (2.1 of 2 in that store).
 BUSY_SPREAD, BUSY_PROCESSES = 2.0, 0.5
-_FIELDS = {
-    "schema",
-    "kind",
-    "seed",
-    "key",
-    "experiment",
-    "recipe",
-    "recipe_hash",
-    "metrics",
-    "samples",
-    "details",
-    "provenance",
-}
+_FIELDS = set("schema kind seed key experiment recipe recipe_hash metrics samples details provenance".split())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The checkout, the store and the data must be on file systems that the nodes shar
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 
@@ -23,15 +24,14 @@ CONFIGURATION = "SLURM_CONF"
 def submit(script: str, trainings: Sequence[Training], setup: Setup) -> list[str]:
     """Submit the array of these trainings; returns their job ids. Raises BenchError where Slurm is missing or
     refuses."""
+    if shutil.which("sbatch") is None:
+        raise BenchError("no Slurm here (sbatch is not found): log in where jobs are submitted, or use --backend "
+                         "torchrun or local")  # fmt: skip
     for training in trainings:
         log_path(training, setup.store)  # its folder
     output_folder(setup).mkdir(parents=True, exist_ok=True)  # where it is missing, Slurm fails the jobs in silence
     inherited = {k: v for k, v in os.environ.items() if k == CONFIGURATION or not k.startswith(OF_A_JOB)}
-    try:
-        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, env=inherited)
-    except OSError as error:
-        raise BenchError(f"no Slurm here (sbatch: {error.strerror}): log in where jobs are submitted, or use --backend "
-                         "torchrun or local") from None  # fmt: skip
+    done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, env=inherited)
     array = done.stdout.strip().partition(";")[0]  # "JOB;CLUSTER" where there are several
     if done.returncode or not array.isdigit():
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
