@@ -118,7 +118,7 @@ class Record:
         if self.kind != "latency":
             return False
         deciles = [quantiles(rounds, n=10, method="inclusive") for rounds in self.samples.values() if len(rounds) > 1]
-        if any(high > BUSY_SPREAD * low for low, *_, high in deciles):
+        if any(high > BUSY_SPREAD * low > 0 for low, *_, high in deciles):
             return True
         loads = re.findall(r"\d+(?:\.\d+)?", str(self.details.get("load_average", "")))
         processors = self.provenance.get("processors") or self.provenance.get("cores") or math.inf
