@@ -35,6 +35,7 @@ def collect(command: list[str] | None = None, **facts) -> dict:
         },
         "cpu": cpu_name(),
         "cores": available_cores(),
+        "processors": os.cpu_count(),  # also those that this process may not use, but which the load average is of
         "threads": torch.get_num_threads() if torch is not None else available_cores(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "platform": platform.platform(),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import quantiles
 
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
@@ -22,19 +23,11 @@ MOST_BYTES = 1 << 24  # of a record; a few kB are usual
 KINDS = ("complexity", "latency", "accuracy", "released")
 WEIGHTS_FACTS = ("file", "sha256", "source", "source_sha256", "format")
 REQUIRED_PROVENANCE = ("commit", "dirty", "versions", "cpu", "gpu", "start", "duration_s")
-_FIELDS = {
-    "schema",
-    "kind",
-    "seed",
-    "key",
-    "experiment",
-    "recipe",
-    "recipe_hash",
-    "metrics",
-    "samples",
-    "details",
-    "provenance",
-}
+# A machine was busy where the 90th percentile of a latency's rounds is more than twice the 10th: as slow as beside an
+# equal process (the 91 latencies of the reference store reach 1.6; a single slow round of ten does not count). Or where
+# half a process more wanted to run than there are processors: a timing alone fills them (2.1 of 2 in that store).
+BUSY_SPREAD, BUSY_PROCESSES = 2.0, 0.5
+_FIELDS = set("schema kind seed key experiment recipe recipe_hash metrics samples details provenance".split())
 
 
 @dataclass(frozen=True)
@@ -118,6 +111,19 @@ class Record:
         """Of a latency what it is compared with, if that was timed in the same rounds."""
         bases = latency_bases(self.experiment) if self.kind == "latency" else ()
         return [base for base in bases if any(samples_beside(metric, base) in self.samples for metric in self.metrics)]
+
+    @property
+    def is_of_busy_machine(self) -> bool:
+        """Of a latency, whether the machine did other work meanwhile, by the spread of the rounds (its own and those
+        of what was timed beside it) or the load average. It is shown, decides no claim, and is timed again."""
+        if self.kind != "latency":
+            return False
+        deciles = [quantiles(rounds, n=10, method="inclusive") for rounds in self.samples.values() if len(rounds) > 1]
+        if any(high > BUSY_SPREAD * low > 0 for low, *_, high in deciles):
+            return True
+        loads = re.findall(r"\d+(?:\.\d+)?", str(self.details.get("load_average", "")))
+        processors = self.provenance.get("processors") or self.provenance.get("cores") or math.inf
+        return any(float(load) > processors + BUSY_PROCESSES for load in loads)
 
     def to_dict(self) -> dict:
         return {

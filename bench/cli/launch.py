@@ -1,4 +1,4 @@
-"""The command that trains a whole table: `bench launch`."""
+"""The command that trains rows and whole tables: `bench launch`."""
 
 import math
 import signal
@@ -15,6 +15,7 @@ from bench.errors import BenchError, unknown_name
 if TYPE_CHECKING:
     from bench.run.launch.cost import StepTime
     from bench.run.launch.plan import Setup, Training
+    from bench.run.launch.sbatch import Resources
 
 BACKENDS = ("torchrun", "local", "slurm")
 ASSUMED_GPUS = 8  # of a job at paper scale where no GPU of this machine says otherwise
@@ -22,8 +23,14 @@ SLURM_HOURS = 24.0
 
 
 def launch(
-    table: options.TableName,
-    scale: options.Scale = "small",
+    names: options.RowsAndTables,
+    scale: Annotated[
+        str | None, typer.Option("--scale", metavar="small|paper", help="Of tables: small (default) or paper; a row "
+                                 "has its own.")
+    ] = None,
+    seeds: Annotated[list[str] | None, typer.Option("--seeds", help="Only these, e.g. 0,1.")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--methods", help="Only these, e.g. hcformer,hcformer+.")] = None,
+    backbones: Annotated[list[str] | None, typer.Option("--backbones", help="Only these, e.g. r50,swin_s.")] = None,
     backend: Annotated[
         str, typer.Option("--backend", metavar="|".join(BACKENDS), help="torchrun: one job after the other on this "
                           "machine; local: several at once; slurm: a job array.")
@@ -40,61 +47,77 @@ def launch(
         float | None, typer.Option("--hours", help="Time limit of a job (slurm); a training that needs more is "
                                    "requeued and goes on. Default: 24.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print jobs, cost and commands; start nothing.")] = False,
+    memory: Annotated[
+        int | None, typer.Option("--memory", min=1, metavar="GB", help="Memory of a job on each node (slurm); default: "
+                                 "32 a GPU at paper scale, 4 at small scale.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print jobs, cost, and commands or the sbatch script; "
+                                          "start nothing.")] = False,
 ) -> None:  # fmt: skip
-    """Train what a table lacks, one job a row and seed. The same command again starts only what is still missing.
+    """Train what these rows and tables lack, one job a row and seed. The same command again starts what is missing.
 
     A job that is stopped saves its checkpoint and is run again; one that fails is named with its log, the rest goes on.
     """
-    from bench.experiments.tables import get_table
-    from bench.run.launch.plan import Setup, check_shares, find_trainings
+    from bench.run.launch.dry_run import summary
+    from bench.run.launch.plan import Setup, check_shares
+    from bench.run.launch.sbatch import Resources, default_memory_gb
+    from bench.run.launch.selection import select_trainings
     from bench.run.plan import check_backbones
 
-    _check(backend, nodes, partition, hours)
+    only_slurm = {"--nodes": nodes > 1, "--partition": partition, "--hours": hours is not None, "--memory": memory}
+    _check(backend, only_slurm, hours)
     folder = stores.open_store(store)
-    trainings = find_trainings(get_table(table), folder, scale)
+    trainings = select_trainings(names, folder, scale, _seeds(seeds), _listed(methods), _listed(backbones))
+    scale = trainings[0].experiment.scale
     count, assumed = _gpus(gpus, backend, scale, dry_run)
     setup = Setup(folder, count, nodes, data_root)
     check_shares(trainings, setup)
-    if not trainings:
-        raise BenchError(f"{table} has no trainings at {scale} scale: give another --scale")
     missing = [training for training in trainings if training.state != "done"]
     check_backbones([training.experiment for training in missing])
     busy = _busy(missing, setup, backend, dry_run)
     todo = [training for training in missing if training not in busy]
-    typer.echo(f"{table} at {scale} scale: {len(trainings)} trainings, {len(trainings) - len(missing)} done, "
+    steps = _steps(todo, setup, stores.RESULTS / "reference") if todo else {}
+    if todo:
+        typer.echo(summary(todo, steps, setup))
+    typer.echo(f"{' '.join(names)} at {scale} scale: {len(trainings)} trainings, {len(trainings) - len(missing)} done, "
                f"{len(busy)} at work, {len(todo)} to start")  # fmt: skip
     for training, what in busy.items():
         typer.echo(f"at work: {training.label}: {what}")
     if not todo:
         return
-    steps = _steps(trainings, setup, stores.RESULTS / "reference")
+    resources = Resources(hours or SLURM_HOURS, memory or default_memory_gb(setup, scale), partition)
     if dry_run:
-        from bench.run.launch.dry_run import describe
-
-        typer.echo(describe(todo, steps, setup))
+        _show(todo, steps, setup, resources if backend == "slurm" else None)
         if assumed:
             typer.echo(f"\nno GPU here: {ASSUMED_GPUS} a job assumed, --gpus says otherwise")
     elif backend == "slurm":
-        _submit(todo, steps, setup, partition, hours or SLURM_HOURS)
+        _submit(todo, steps, setup, resources)
     else:
         _run_here(todo, steps, setup, backend)
 
 
-def _check(backend: str, nodes: int, partition: str | None, hours: float | None) -> None:
-    from importlib.util import find_spec
+def _listed(given: Sequence[str] | None) -> list[str]:
+    """The values of an option that takes several, between commas or given again."""
+    return [value.strip() for text in given or () for value in text.split(",") if value.strip()]
 
+
+def _seeds(given: Sequence[str] | None) -> list[int]:
+    values = _listed(given)
+    if bad := [value for value in values if not value.isdecimal()]:
+        raise BenchError(f"--seeds takes whole numbers, e.g. 0,1, not '{bad[0]}'")
+    return [int(value) for value in values]
+
+
+def _check(backend: str, only_slurm: Mapping[str, object], hours: float | None) -> None:
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    for option, given in (("--nodes", nodes > 1), ("--partition", partition), ("--hours", hours is not None)):
+    for option, given in only_slurm.items():
         if given and backend != "slurm":
             raise BenchError(
                 f"{option} belongs to Slurm: leave it out with --backend {backend}, or use --backend slurm"
             )
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise BenchError(f"--hours must be positive, got {hours:g}")
-    if backend == "slurm" and find_spec("submitit") is None:
-        raise BenchError("--backend slurm needs submitit: pip install submitit")
 
 
 def _gpus(given: int | None, backend: str, scale: str, dry_run: bool) -> tuple[int, bool]:
@@ -127,13 +150,18 @@ def _busy(missing: Sequence["Training"], setup: "Setup", backend: str, dry_run: 
     return busy
 
 
-def _steps(trainings: Sequence["Training"], setup: "Setup", reference: Path) -> dict["Training", "StepTime"]:
+def _steps(todo: Sequence["Training"], setup: "Setup", reference: Path) -> dict["Training", "StepTime"]:
+    """Also from what is known of other rows of their tables."""
+    from bench.experiments.tables import get_table, row_names
     from bench.records import Store
     from bench.run.launch.cost import step_times
 
-    experiments = dict.fromkeys(training.experiment for training in trainings)
-    found = step_times(list(experiments), [setup.store, Store(reference)], setup.gpus > 0)
-    return {training: found[training.experiment] for training in trainings}
+    wanted = dict.fromkeys(training.experiment for training in todo)
+    scales = {experiment.scale for experiment in wanted}
+    tables = dict.fromkeys(training.row.partition("/")[0] for training in todo)
+    beside = (e for name in tables for e in row_names(get_table(name)).values() if e.scale in scales)
+    found = step_times(list(wanted | dict.fromkeys(beside)), [setup.store, Store(reference)], setup.gpus > 0)
+    return {training: found[training.experiment] for training in todo}
 
 
 def _wall_seconds(todo: Sequence["Training"], steps: Mapping, setup: "Setup") -> dict["Training", float]:
@@ -142,14 +170,34 @@ def _wall_seconds(todo: Sequence["Training"], steps: Mapping, setup: "Setup") ->
     return {t: 3600 * device_hours(t.experiment, steps[t]) / setup.processes for t in todo}
 
 
-def _submit(todo: list["Training"], steps: Mapping, setup: "Setup", partition: str | None, hours: float) -> None:
+def _script(todo: Sequence["Training"], steps: Mapping, setup: "Setup", resources: "Resources") -> str:
+    from bench.run.launch.sbatch import sbatch_script
+
+    return sbatch_script(todo, setup, resources, max(_wall_seconds(todo, steps, setup).values()) / 3600)
+
+
+def _show(todo: Sequence["Training"], steps: Mapping, setup: "Setup", slurm: "Resources | None") -> None:
+    """What a dry run adds: the models with their cost, and the commands, or of Slurm the script that has them."""
+    from bench.run.launch.dry_run import command_lines, model_table
+
+    typer.echo(f"\n{model_table(todo, steps, setup)}\n")
+    if slurm is None:
+        typer.echo(command_lines(todo, setup))
+        return
+    per = slurm.memory_gb / max(1, setup.gpus)
+    typer.echo(f"Each job: {setup.nodes} node(s) with {setup.gpus} GPU(s) and {slurm.memory_gb} GB of memory, {per:g} "
+               f"a process and its loaders (--memory); requeued after {slurm.hours:g} h (--hours).\n")  # fmt: skip
+    typer.echo(_script(todo, steps, setup, slurm))
+
+
+def _submit(todo: list["Training"], steps: Mapping, setup: "Setup", resources: "Resources") -> None:
     from bench.run.launch.plan import log_path
     from bench.run.launch.slurm import submit
     from bench.run.plan import prepare_data
 
     prepare_data([training.experiment for training in todo], setup.data_root)
-    wall = max(_wall_seconds(todo, steps, setup).values()) / 3600
-    for training, job in zip(todo, submit(todo, setup, partition, hours, wall), strict=True):
+    jobs = submit(_script(todo, steps, setup, resources), todo, setup)
+    for training, job in zip(todo, jobs, strict=True):
         typer.echo(f"job {job}: {training.label}, log {log_path(training, setup.store)}")
     typer.echo("submitted; the same command shows their state and submits again what ended without a record")
 

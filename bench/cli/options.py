@@ -38,6 +38,12 @@ def _known_row(context: typer.Context, name: str) -> str:
     return name
 
 
+def _known_rows_and_tables(context: typer.Context, names: list[str]) -> list[str]:
+    for name in names:
+        (_known_row if "/" in name else _known_table)(context, name)
+    return names
+
+
 def complete_table(incomplete: str) -> list[str]:
     """Names of tables, for the shell."""
     from bench.experiments.tables import TABLES
@@ -92,6 +98,13 @@ RowName = Annotated[
     typer.Argument(
         metavar="ROW", help="TABLE/METHOD-BACKBONE, e.g. table1/hcformer-r50.", callback=_known_row,
         autocompletion=_complete_row,
+    ),
+]  # fmt: skip
+RowsAndTables = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ROW|TABLE...", help="Rows and whole tables, e.g. table1/hcformer-r50 or table1.",
+        callback=_known_rows_and_tables, autocompletion=_complete_row,
     ),
 ]  # fmt: skip
 DatasetName = Annotated[

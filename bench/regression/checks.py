@@ -75,6 +75,7 @@ def compare_latency(over: Record, under: Record, stored: float, last: bool) -> F
     times = " / ".join(f"{r.metrics['latency_network']['value']:.0f}" for r in (over, under))
     n = over.metrics["latency_network"]["n"]
     text = f"{names}: {times} ms = {ratio:.3f}, n = {n} (allowed {low:.3f} to {high:.3f}, stored {stored:.3f})"
+    text += ", on a busy machine" if over.is_of_busy_machine or under.is_of_busy_machine else ""
     return Finding(state, "latency", text, over.provenance["duration_s"])
 
 

@@ -65,7 +65,8 @@ def _table_cells(table: PaperTable, ours: _Records, theirs: _Records) -> TableCe
             measured_value(records.by_experiment.get(row.experiment, ()), column, scale) for records in (ours, theirs)
         )
         value, n, kind = (measured.value, measured.n, measured.kind) if measured else (None, 0, column.kind)
-        verdict = judge(printed, value, n, kind, scale, part_of_data(measured))
+        busy = measured is not None and any(record.is_of_busy_machine for record in measured.records)
+        verdict = judge(printed, value, n, kind, scale, part_of_data(measured), busy)
         cells[row.number, column.metric] = Cell(table, row, column, scale, printed, measured, reference, verdict)
     return TableCells(
         table,

@@ -113,7 +113,8 @@ def _outcome(claim: Claim, case: Case, sides: Sequence[Side], measured: Sequence
         return Outcome(Decision.NO_RECORDS, f"of {missing} of {len(measured)}" if missing < len(measured) else "")
     cells = [cell for side in sides for cell in side.cells]
     if cells[0].column.kind == "latency":
-        return _latency_outcome(claim, case, tuple(round_ratios(*cells)))
+        busy = any(cell.verdict.kind is VerdictKind.BUSY for cell in cells)
+        return _latency_outcome(claim, case, tuple(round_ratios(*cells)), busy)
     if doubt := _doubt(cells):
         return Outcome(Decision.UNDECIDED, doubt)
     test = TESTS[claim.relation]
@@ -123,7 +124,9 @@ def _outcome(claim: Claim, case: Case, sides: Sequence[Side], measured: Sequence
     return Outcome(Decision.HOLDS if votes.pop() else Decision.FAILS)
 
 
-def _latency_outcome(claim: Claim, case: Case, ratios: tuple[float, ...]) -> Outcome:
+def _latency_outcome(claim: Claim, case: Case, ratios: tuple[float, ...], busy: bool) -> Outcome:
+    if busy:
+        return Outcome(Decision.UNDECIDED, VerdictKind.BUSY)
     if len(ratios) < REQUIRED_SEEDS:
         reason = f"{len(ratios)} of {REQUIRED_SEEDS} rounds" if ratios else "not of one run"
         return Outcome(Decision.UNDECIDED, reason, ratios)

@@ -8,11 +8,15 @@ from bench.experiments.datasets import get_dataset
 from bench.experiments.inference_rules import size_divisibility
 from bench.experiments.methods import SIZE_DIVISIBILITY, get_method
 from bench.experiments.table import BASE_METHOD, LABELS, Column, PaperTable, Row
-from bench.records import Record, samples_beside
+from bench.records import BUSY_SPREAD, Record, samples_beside
 from bench.report.cells import Cell, TableCells
 from bench.report.text import align, in_brackets, machine, number, row_table, threads, with_range
 
 MIN_SAMPLES_FOR_P90 = 10  # of fewer, a 90th percentile says no more than the highest
+BUSY = (
+    f"*busy machine*: the slow rounds took more than {BUSY_SPREAD:g} times as long as the fast ones, or other "
+    "processes wanted to run; no ratio of such a latency decides a claim, and the next `bench run` times it again."
+)
 COARSE_FROM_MS = 100  # columns with nothing faster are shown in whole milliseconds
 
 
@@ -142,7 +146,8 @@ def _note(cells: TableCells, has_p90: bool, ratios: bool, printed: bool) -> str:
     counts = {metric["n"] for record in records for metric in record.metrics.values()}
     facts = [f"n = {counts.pop()} interleaved rounds"] if len(counts) == 1 else []
     facts += [*_protocol(cells.table, records), *filter(None, [threads(records)])]
-    return " ".join(sentences + ([*_unpadded(cells.table), f"Protocol: {', '.join(facts)}."] if facts else []))
+    sentences += [*_unpadded(cells.table), f"Protocol: {', '.join(facts)}."] if facts else []
+    return " ".join(sentences + ([BUSY] if any(record.is_of_busy_machine for record in records) else []))
 
 
 def _what_differs(cells: TableCells) -> list[str]:

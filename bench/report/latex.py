@@ -6,6 +6,7 @@ from bench.experiments.table import Column, Row
 from bench.report.cells import BOLD, BOLD_SMALL, PRINTED_AND_MEASURED, Cell, TableCells, group_of
 from bench.report.latency import coarse_digits
 from bench.report.text import head_lines, number
+from bench.report.verdict import VerdictKind
 
 ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -97,4 +98,6 @@ def _text(cell: Cell, source: str, digits: int) -> str:
         text = rf"\textbf{{{text}}}"
     if source == "measured" and measured and measured.low < measured.high:  # a count has no range
         text += rf" {{\footnotesize({number(measured.low, digits)}--{number(measured.high, digits)})}}"
+    if source == "measured" and cell.verdict.kind is VerdictKind.BUSY:
+        text += rf" {{\footnotesize {cell.verdict}}}"
     return text

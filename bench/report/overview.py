@@ -14,7 +14,7 @@ from bench.report.verdict import Gap, VerdictKind
 COUNTS = COMPLEXITY[::-1]  # FLOPs first
 KIND_LABELS = {"complexity": "counts", "latency": "latencies", "accuracy": "accuracies"}
 PAGES = ("complexity.md", "claims.md")
-ONLY_IF_ANY = (VerdictKind.RELEASED, VerdictKind.PART)
+ONLY_IF_ANY = (VerdictKind.RELEASED, VerdictKind.PART, VerdictKind.BUSY)
 EXPLANATION = (
     "Every count that the paper prints, beside what this program counts for the model it builds; one multiply-add "
     "counts one, on the images that the page of each table names. The error is ours minus the paper's in percent "

@@ -10,7 +10,7 @@ ROUNDING = 1e-9  # 47.7 - 47.2 is a little more than 0.5 in floating point
 
 
 class VerdictKind(StrEnum):
-    """What cells are counted as, in the order of the overview; the last two only where there are any."""
+    """What cells are counted as, in the order of the overview; the last three only where there are any."""
 
     REPRODUCED = "reproduced"
     OFF = "off"
@@ -21,6 +21,7 @@ class VerdictKind(StrEnum):
     NOT_MEASURED = "not measured"
     RELEASED = "released checkpoint"
     PART = "part of the data"
+    BUSY = "busy machine"
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,19 @@ class Verdict:
 
 def judge(
     published: Published | None, measured: float | None, n: int, kind: str, scale: str,
-    part: tuple[int, int] | None = None,
+    part: tuple[int, int] | None = None, busy: bool = False,
 ) -> Verdict:  # fmt: skip
     """Compare a measured value with the printed one.
 
     n: seeds behind an accuracy (the range of the other kinds does not matter). kind: record kind. part: images used
     and images of the whole data set, where only a part was trained or evaluated on: that is held against nothing. Nor
-    is a checkpoint that others trained, or a latency: the paper's was taken on another machine than any reader's.
+    is a checkpoint that others trained, or a latency: the paper's was taken on another machine than any reader's. busy:
+    the machine of a latency did other work.
     """
     if measured is None:
         return Verdict(VerdictKind.NOT_MEASURED)
+    if busy:
+        return Verdict(VerdictKind.BUSY)
     if part:
         return Verdict(VerdictKind.PART, used=part[0], total=part[1], released=kind == "released")
     if scale != "paper":

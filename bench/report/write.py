@@ -89,6 +89,8 @@ def _percentile(cell: Cell) -> Cell:
         for value in (cell.measured, cell.reference)
     )
     verdict = Verdict(VerdictKind.NOT_PRINTED if measured else VerdictKind.NOT_MEASURED)
+    if measured and cell.verdict.kind is VerdictKind.BUSY:
+        verdict = cell.verdict
     column = replace(cell.column, metric=f"{cell.column.metric}_p90")
     return replace(cell, column=column, published=None, measured=measured, reference=reference, verdict=verdict)
 

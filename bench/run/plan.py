@@ -1,7 +1,7 @@
 """From a table to its records: what is missing, in which order it is measured, and the subprocesses that do it."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bench.records import Store
 from bench.run.jobs import Job
 from bench.run.pool import JobPool
 from bench.run.set_aside import forget, set_aside
-from bench.run.timing_groups import TimingGroup, is_timed, timing_groups
+from bench.run.timing_groups import TimingGroup, is_timed, of_busy_groups, timing_groups
 
 LATENCY_BUDGET_S = 60.0  # of a run of latencies; on a CPU three rounds are taken even if they need longer
 
@@ -39,8 +39,9 @@ IMAGE_S = {"paper": 6.0, "small": 0.03}  # of an evaluation, with both cores; Ma
 
 @dataclass(frozen=True)
 class Planned:
-    """A measurement of a table, its state in the store ("done", "stale", "missing") and its estimate in seconds.
+    """A measurement of a table, its state in the store and its estimate in seconds.
 
+    state: "done", "stale", "missing", of a latency also "busy": of a run on a machine that did other work.
     estimate_s: on one core; of a latency that is not done its share of its group's run, on all cores.
     """
 
@@ -52,9 +53,12 @@ class Planned:
 def plan(table: PaperTable, store: Store, scale: str = "small") -> list[Planned]:
     """Everything the table needs, in the order of measurement. Raises BenchError for a damaged record.
 
-    A latency without that of its base from the same run is stale.
+    A latency without that of its base from the same run is stale. One of a busy machine is timed again with its group,
+    once a call of `run`: on a machine that is never quiet it stays, marked as such.
     """
-    states = {m: _state(m, table, store) for m in table.measurements(scale)}
+    wanted = list(table.measurements(scale))
+    busy = of_busy_groups([m.experiment for m in wanted if m.kind == "latency"], store)
+    states = {m: _state(m, table, store, busy) for m in wanted}
     groups = timing_groups(m.experiment for m in states if m.kind == "latency" and states[m] != "done")
     shares = {row: latency_seconds(group) / len(group.rows) for group in groups for row in group.rows}
     return [
@@ -63,10 +67,12 @@ def plan(table: PaperTable, store: Store, scale: str = "small") -> list[Planned]
     ]
 
 
-def _state(m: Measurement, table: PaperTable, store: Store) -> str:
+def _state(m: Measurement, table: PaperTable, store: Store, busy: Collection[Experiment]) -> str:
     state = store.state(m.experiment, m.kind, m.seed)
     if m.kind != "latency" or state != "done":
         return state
+    if m.experiment in busy:
+        return "busy"
     compared = {table.base_of(row) for row in table.rows if row.experiment == m.experiment} - {None}
     others = {base.experiment for base in compared}.intersection(latency_bases(m.experiment))
     return "done" if is_timed(m.experiment, others, store) else "stale"

@@ -1,6 +1,6 @@
 """Which latencies are timed in one run: ratios are formed between timings of one run only."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.experiments.experiment import Experiment
@@ -31,10 +31,21 @@ def _bases(rows: Collection[Experiment]) -> tuple[Experiment, ...]:
     return tuple(dict.fromkeys(base for row in rows for base in latency_bases(row) if base not in rows))
 
 
+def of_busy_groups(rows: Sequence[Experiment], store: Store) -> set[Experiment]:
+    """Those of the rows that were timed on a busy machine, or in the run of a row of their group that was."""
+    found = set()
+    for group in timing_groups(rows):
+        records = {row: record for row in group.rows if (record := store.get(row, "latency"))}
+        runs = {record.details.get("run") for record in records.values() if record.is_of_busy_machine}
+        found |= {row for row, record in records.items() if record.details.get("run") in runs}
+    return found
+
+
 def is_timed(experiment: Experiment, bases: Iterable[Experiment], store: Store) -> bool:
-    """Whether the store has the experiment's latency, and of the same run that of each base."""
+    """Whether the store has the experiment's latency, and of the same run that of each base, on a machine that did
+    nothing else."""
     record = store.get(experiment, "latency")
-    if record is None or not record.is_current:
+    if record is None or not record.is_current or record.is_of_busy_machine:
         return False
     for base in bases:
         beside = [name for name in record.metrics if samples_beside(name, base) in record.samples]
@@ -42,5 +53,7 @@ def is_timed(experiment: Experiment, bases: Iterable[Experiment], store: Store) 
         if beside:
             continue
         if other is None or not other.is_current or other.details.get("run") != record.details.get("run"):
+            return False
+        if not beside and other.is_of_busy_machine:
             return False
     return True

@@ -1,6 +1,5 @@
 """`bench launch` as a user types it."""
 
-import importlib.util
 import os
 import re
 import signal
@@ -54,11 +53,16 @@ def test_dry_run_of_table1_at_paper_scale(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "36 trainings, 0 done, 0 at work, 36 to start" in done.stdout and "36 jobs of 8 GPU(s)" in done.stdout
-    row = re.search(
-        r"table1/hcformer-r50 +0 +missing +368,750 +(\S+) +(\S+) +(\S+) +(measured|assumed|\d)", done.stdout
+    row = re.search(r"table1/hcformer-r50 +0 1 2 +368,750 +(\S+) +(\S+) +(\S+) to (\S+) +(\S+) +assumed", done.stdout)
+    seconds, hours, low, high, wall = (float(number.replace(",", "")) for number in row.groups())
+    assert hours == pytest.approx(3 * 368_750 * seconds / 3600, rel=0.01) and low < hours < high
+    assert wall == pytest.approx(hours / 3 / 8, rel=0.01)
+    first = re.match(
+        r"36 jobs of 8 GPU\(s\): about (\S+) GPU hours \((\S+) to (\S+)\), (\S+) node-days \((\S+) to (\S+)\)\n",
+        done.stdout,
     )
-    seconds, hours, wall = (float(number.replace(",", "")) for number in row.groups()[:3])
-    assert hours == pytest.approx(368_750 * seconds / 3600, rel=0.01) and wall == pytest.approx(hours / 8, rel=0.01)
+    total, low, high, days, fewest, most = (float(number.replace(",", "")) for number in first.groups())
+    assert low < total < high and fewest < days < most and days == pytest.approx(total / 8 / 24, rel=0.01)
     lines = [line for line in done.stdout.splitlines() if "-m bench train" in line]
     assert len(lines) == 36 and all("--nproc-per-node 8" in line for line in lines)
     assert sum("table1/hcformer+-swin_l --seed 2 " in line for line in lines) == 1
@@ -69,9 +73,10 @@ def test_dry_run_says_what_is_assumed(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "visible_gpus", lambda: [])
     code, out, errors = bench("launch", "table1", "--scale", "paper", "--dry-run")
     assert (code, errors) == (0, "") and "no GPU here: 8 a job assumed" in out and "assumed: nothing measured" in out
-    # By hand, in units of 50 epochs: R50 and Swin-S 1 + 1 + 1 + 2 each, Swin-L twice that.
+    # By hand, in units of 50 epochs: R50 and Swin-S 1 + 1 + 1 + 2 each, Swin-L twice that; mean step 4 s.
     total = 3 * (5 + 5 + 10) * 368_750 * runner.PAPER_STEP_S / 3600
-    assert f"about {total:,.0f} GPU hours" in out and list(tmp_path.iterdir()) == []
+    said = float(re.search(r"about (\S+) GPU hours", out)[1].replace(",", ""))
+    assert said == pytest.approx(total, rel=0.01) and list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_of_what_is_missing(bench, tmp_path):
@@ -101,6 +106,10 @@ def test_dry_run_of_what_is_missing(bench, tmp_path):
         (["--hours", "5"], ["--hours", "--backend slurm"]),
         (["--hours", "nan", "--backend", "slurm"], ["--hours must be positive"]),
         (["--hours", "0", "--backend", "slurm"], ["--hours must be positive"]),
+        (["--memory", "9"], ["--memory", "--backend slurm"]),
+        (["--seeds", "0,one"], ["--seeds takes whole numbers", "'one'"]),
+        (["--seeds", "5"], ["unknown seed of table1 '5'"]),
+        (["--methods", "hcformr"], ["unknown method", "did you mean 'hcformer'?"]),
         (["--gpus", "3", "--backend", "slurm", "--dry-run"], ["3 processes", "batch of 8", "--gpus"]),
         (["--gpus", "64"], ["--gpus 64", "of this machine"]),
     ],
@@ -112,6 +121,7 @@ def test_mistakes(bench, tmp_path, options, words):
 
 def test_unknown_table(bench):
     mistake(bench("launch", "tabel1"), "unknown table 'tabel1'", "did you mean 'table1'?")
+    mistake(bench("launch", "table1", "table1/hcformer-r51"), "did you mean 'hcformer-r50'?")
 
 
 def test_paper_scale_without_a_gpu_or_data(bench, tmp_path, monkeypatch):
@@ -120,13 +130,6 @@ def test_paper_scale_without_a_gpu_or_data(bench, tmp_path, monkeypatch):
     answer = bench("launch", "table1", "--scale", "paper", "--gpus", "0")
     assert answer[0] == 2 and answer[2].count("\n") == 1 and "--data-root or BENCH_DATA" in answer[2]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_submitit_is_an_extra(bench, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "submitit" else found(name, *a))
-    mistake(bench("launch", "table1", "--backend", "slurm"), "submitit", "pip install submitit")
-    assert bench("launch", "table1", "--dry-run")[0] == 0
 
 
 # Slurm
@@ -161,18 +164,18 @@ def test_job_array_and_what_the_same_command_says_later(cluster, store, tmp_path
     )
     script = (tmp_path / "slurm" / "script").read_text()
     wanted = {
-        "array=0-11%12", "job-name=hcformer-bench", "nodes=2", "ntasks-per-node=1", "gpus-per-node=4",
-        "cpus-per-task=32", "partition=gpu", "time=720", "requeue", "signal=USR2@180", "open-mode=append",
+        "array=0-11", "job-name=hcformer-bench", "nodes=2", "ntasks-per-node=1", "gpus-per-node=4",
+        "cpus-per-task=32", "partition=gpu", "time=720", "requeue", "signal=USR2@180", "open-mode=append", "mem=16G",
     }  # fmt: skip
     assert wanted <= set(re.findall(r"#SBATCH --(\S+)", script))
-    assert len(list((store.path / "work" / "submitit").glob("4242_*_submitted.pkl"))) == 12
+    assert script.count(" -m bench train table1/") == 12 and (store.path / "work" / "slurm").is_dir()
     # Ten of them are still there; two have ended without a record.
     listed = "".join(f"4242_{index}|{'RUNNING' if index else 'PENDING'}\n" for index in range(10))
     (tmp_path / "slurm" / "states").write_text(listed + "77_1|RUNNING\n")
     code, out, _ = cluster("launch", "table1", *options, "--store", store.path)
     assert code == 0 and "10 at work, 2 to start" in out
     assert "at work: table1/maskformer-small seed 0: job 4242_0 pending" in out
-    assert "array=0-1%2" in (tmp_path / "slurm" / "script").read_text()
+    assert "--array=0-1\n" in (tmp_path / "slurm" / "script").read_text()
 
 
 def test_damaged_note_of_a_job(cluster, store):
@@ -184,12 +187,42 @@ def test_damaged_note_of_a_job(cluster, store):
     )
 
 
-def test_number_of_requeues_follows_from_the_time_limit(cluster, store, monkeypatch):
-    seen = []
-    monkeypatch.setattr(slurm, "submit", lambda todo, setup, partition, *hours: seen.append(hours) or ["1"] * len(todo))
+def test_number_of_requeues_follows_from_the_time_limit(cluster, store, monkeypatch, tmp_path):
+    """By hand: 450 steps of 720 s are 90 hours, twelve limits of 8; twice that, and 20 to spare."""
     monkeypatch.setattr(cost, "step_times", lambda all_, *_: {e: cost.StepTime(720.0, "given") for e in all_})
-    cluster("launch", "table1", "--backend", "slurm", "--hours", "8", "--store", store.path)
-    assert seen == [(8.0, pytest.approx(450 * 720 / 3600))]
+    assert cluster("launch", "table1", "--backend", "slurm", "--hours", "8", "--store", store.path)[0] == 0
+    assert " --requeues 44 " in (tmp_path / "slurm" / "script").read_text()
+
+
+def test_a_dry_run_prints_the_script_that_is_submitted(cluster, store, tmp_path):
+    """To the byte; it needs no Slurm, and writes nothing."""
+    command = ["launch", "table1/hcformer-small", "table1/maskformer-small", "--seeds", "0,2", "--backend", "slurm"]
+    command += ["--gpus", "2", "--partition", "a b", "--memory", "40", "--hours", "1.5", "--store", store.path]
+    code, out, errors = cluster(*command, "--dry-run")
+    assert (code, errors, store.path.exists()) == (0, "", False)
+    assert not (tmp_path / "slurm" / "calls").exists()
+    assert out.startswith("4 jobs of 2 GPU(s): about ") and "2 GPU(s) and 40 GB of memory, 20 a process" in out
+    assert cluster(*command)[0] == 0
+    script = (tmp_path / "slurm" / "script").read_text()
+    assert script in out and script.startswith("#!/bin/bash\n#SBATCH ")
+    wanted = ("array=0-3", "mem=40G", "time=90", "partition='a b'", "gpus-per-node=2", "requeue", "signal=USR2@180")
+    assert all(f"#SBATCH --{line}\n" in script for line in wanted)
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    trained = re.findall(r"train (\S+) --seed (\d)", script)
+    assert trained == [(f"table1/{m}-small", seed) for m in ("hcformer", "maskformer") for seed in "02"]
+
+
+def test_memory_follows_gpus_and_scale(cluster):
+    for options, memory in ((["--scale", "paper"], 256), (["--scale", "paper", "--gpus", "4"], 128), ([], 4)):
+        code, out, _ = cluster("launch", "table1", *options, "--backend", "slurm", "--dry-run")
+        assert code == 0 and f"#SBATCH --mem={memory}G\n" in out and f"{memory} GB of memory" in out
+
+
+def test_sbatch_that_answers_nonsense(cluster, store, tmp_path):
+    (tmp_path / "slurm" / "sbatch").write_text("#!/bin/sh\necho hello\n")
+    answer_of(
+        cluster("launch", "table1", "--backend", "slurm", "--store", store.path), "sbatch refused the jobs (hello)"
+    )
 
 
 # On this machine

@@ -1,6 +1,7 @@
 """Jobs of a launch: what is missing, what it costs, and real processes that are stopped, requeued and finish."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -14,11 +15,13 @@ import pytest
 from torch.distributed.run import parse_args
 
 from bench.errors import BenchError
-from bench.experiments import experiment, find_row, get_table
+from bench.experiments import experiment, find_row, get_table, recipe_for
 from bench.records import Store
 from bench.run import plan as runner
-from bench.run.launch import cost, plan, slurm, training_process
+from bench.run.launch import cost, plan, sbatch, slurm, training_process
 from bench.run.launch.plan import Setup, command, find_trainings
+from bench.run.launch.sbatch import Resources, sbatch_script
+from bench.run.launch.selection import select_trainings
 from bench.run.launch.training_process import TrainingProcess, start_training
 from bench.run.pool import JobPool
 from tests.report.fakes import R50, SMALL, accuracy, complexity, full_store
@@ -26,6 +29,7 @@ from tests.run import fake_slurm
 
 STAND_IN = Path(__file__).with_name("stand_in_training.py")
 TABLE = get_table("table1")
+REFERENCE = Store(Path(__file__).resolve().parents[2] / "results" / "reference")
 
 
 @pytest.fixture
@@ -267,7 +271,7 @@ def test_step_time_from_gpu_check_and_by_flops(tmp_path):
     store.write(complexity(R50, flops=100.0))
     store.write(complexity(large, flops=200.0))
     found = cost.step_times([R50, large], [store], True)[large]
-    assert found.seconds == pytest.approx(6.4) and "hcformer r50" in found.source
+    assert found.seconds == pytest.approx(3.2 * 196 / 96) and "hcformer r50" in found.source  # of the networks
     assert one_step(SMALL, [store], gpu=False).seconds == runner.STEP_S["hcformer"]
 
 
@@ -315,7 +319,8 @@ def test_slurm_jobs_are_requeued_but_not_when_cancelled(setup, fake, monkeypatch
     """Before its time limit Slurm sends USR2, before a preemption SIGTERM, and SIGTERM also when a user cancels."""
     monkeypatch.setenv("STEPS", "80")
     limited, preempted, cancelled = trainings = find_trainings(TABLE, setup.store, "small")[:3]
-    assert slurm.submit(trainings, setup, None, 1.0, 1.0) == ["4242_0", "4242_1", "4242_2"]
+    script = sbatch_script(trainings, setup, Resources(1.0, 4), wall_hours=1.0)
+    assert slurm.submit(script, trainings, setup) == ["4242_0", "4242_1", "4242_2"]
     wait_for(lambda: all(starts(training, setup) for training in trainings))
     (fake / "state").write_text("COMPLETING\n")
     os.kill(int(starts(cancelled, setup)[0][3]), signal.SIGTERM)
@@ -331,3 +336,147 @@ def test_slurm_jobs_are_requeued_but_not_when_cancelled(setup, fake, monkeypatch
     ]
     assert all(int(starts(t, setup)[1][1]) > 0 for t in (limited, preempted))
     assert len(starts(cancelled, setup)) == 1 and states([cancelled], setup.store) == ["missing"]
+
+
+def submit(trainings, setup, requeues_of=1.0):
+    slurm.submit(sbatch_script(trainings, setup, Resources(1.0, 4), requeues_of), trainings, setup)
+
+
+def said(training, setup):
+    path = plan.work_folder(training, setup.store) / plan.LOG
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_slurm_job_that_is_not_requeued_says_so(setup, fake, monkeypatch, refused):
+    """Since Slurm refuses, or since it was requeued as often as its time limit explains."""
+    monkeypatch.setenv("AGAIN", "1")  # ends with 75 each time
+    monkeypatch.setattr(sbatch, "SPARE_REQUEUES", 0)
+    (training,) = find_trainings(TABLE, setup.store, "small")[:1]
+    if refused:
+        (fake / "no-requeue").touch()
+    submit([training], setup)
+    words = "not requeued after all (scontrol: error: Requested" if refused else "requeued too often already"
+    wait_for(lambda: words in said(training, setup))
+    assert len(starts(training, setup)) == (1 if refused else 3), "an hour of an hour: two requeues"
+    assert states([training], setup.store) == ["missing"]
+
+
+def test_a_slurm_job_that_fails_ends_with_its_code(setup, fake, monkeypatch):
+    monkeypatch.setenv("FAIL", "0")
+    (training,) = find_trainings(TABLE, setup.store, "small")[:1]
+    submit([training], setup)
+    wait_for(
+        lambda: "ended with code 1, see " in ((fake / "jobs.txt").read_text() if (fake / "jobs.txt").exists() else "")
+    )
+    assert "error: the disk is full" in said(training, setup)
+    assert "scontrol" not in (fake / "calls").read_text()
+
+
+def test_nodes_of_a_slurm_job_meet_at_its_first(tmp_path, fake, monkeypatch):
+    """Two processes of one node of one, through the real torchrun: names, port and id come from the job."""
+    monkeypatch.setenv("STEPS", "2")
+    of_one = Setup(Store(tmp_path / "a store"), gpus=2, nodes=2, entry=(str(STAND_IN),))
+    (training,) = find_trainings(TABLE, of_one.store, "small")[:1]
+    script = sbatch_script([training], of_one, Resources(1.0, 8), 1.0)
+    assert '--rdzv-endpoint "$HEAD_NODE:$PORT" --rdzv-id "$SLURM_JOB_ID" --nnodes 2 ' in script
+    slurm.submit(script.replace("--nnodes 2", "--nnodes 1"), [training], of_one)
+    wait_for(lambda: states([training], of_one.store) == ["done"])
+
+
+def test_a_launch_within_a_job_submits_as_from_outside(setup, fake, monkeypatch):
+    for name in ("SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "MASTER_ADDR", "RANK", "SBATCH_ACCOUNT", "SLURM_CONF"):
+        monkeypatch.setenv(name, "7")
+    (fake / "run").unlink()
+    submit(find_trainings(TABLE, setup.store, "small")[:1], setup)
+    names = {line.partition("=")[0] for line in (fake / "environment").read_text().splitlines()}
+    assert names & {"SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "MASTER_ADDR", "RANK"} == set()
+    assert {"SBATCH_ACCOUNT", "SLURM_CONF", "PATH"} <= names
+
+
+# Which trainings
+
+
+def labels(setup, *names, **filters):
+    return [training.label for training in select_trainings(names, setup.store, **filters)]
+
+
+def test_rows_and_tables_and_filters(setup):
+    assert labels(setup, "table1/hcformer-r50", "table1/maskformer-swin_s", seeds=[2]) == [
+        "table1/hcformer-r50 seed 2", "table1/maskformer-swin_s seed 2",
+    ]  # fmt: skip
+    assert len(labels(setup, "table1", scale="paper")) == 36
+    chosen = labels(setup, "table1", scale="paper", methods=["hcformer", "hcformer+"], backbones=["r50"], seeds=[0, 1])
+    assert chosen == [f"table1/{method}-r50 seed {seed}" for method in ("hcformer", "hcformer+") for seed in (0, 1)]
+    again = labels(setup, "table1/hcformer-r50", "table1", scale="paper")
+    assert len(again) == 36 and again[0] == "table1/hcformer-r50 seed 0", "each once"
+    ablations = select_trainings(["table1", "table5"], setup.store, scale="paper")
+    assert len({(t.experiment, t.seed) for t in ablations}) == len(ablations) > 36
+    assert labels(setup, "table1/hcformer-small", seeds=[1]) == ["table1/hcformer-small seed 1"]
+    assert labels(setup, "table1@timm:resnet18/hcformer-timm:resnet18", seeds=[0])
+
+
+@pytest.mark.parametrize(
+    "names, filters, words",
+    [
+        (["table1"], {"seeds": [7]}, "unknown seed of table1 '7': .*Known: 0, 1, 2"),
+        (["table1"], {"methods": ["hcformr"]}, "unknown method of table1 'hcformr': did you mean 'hcformer'"),
+        (["table1"], {"backbones": ["r50"]}, "unknown backbone of table1 'r50': .*Known: small"),
+        (["table1/hcformer-r50"], {"scale": "small"}, "one launch is of one scale"),
+        (["table1", "table1/hcformer-r50"], {}, "one launch is of one scale"),
+        (["table1/hcformer-r51"], {}, "did you mean 'hcformer-r50'"),
+        (["table1/hcformer-r50", "table1/maskformer-swin_s"], {"methods": ["hcformer"], "backbones": ["swin_s"]},
+         "no training of table1/hcformer-r50 table1/maskformer-swin_s fits"),
+    ],
+)  # fmt: skip
+def test_mistaken_selections(setup, names, filters, words):
+    with pytest.raises(BenchError, match=words):
+        select_trainings(names, setup.store, **filters)
+
+
+# What the FLOPs say
+
+
+def test_assumed_steps_follow_the_flops(tmp_path):
+    """By hand: 83 G at 903 803 pixels are 96.3 G at 1024 x 1024, 1541 of 16 images; 4 s for 8706."""
+    store = Store(tmp_path)
+    store.write(complexity(R50, flops=87.0))  # 4 of them post-processing
+    found = one_step(R50, [store])
+    share = 83.0 * 1024 * 1024 / 903_803 * 16 / 8706
+    assert found.seconds == pytest.approx(4.0 * share, rel=1e-4) and "nothing measured" in found.source
+    least, most = found.range
+    assert least == 0.5 and most == pytest.approx(2.0 * share**-0.74, rel=1e-3), (
+        "a small model is the less proportional"
+    )
+
+
+def test_crop_and_batch_of_the_data_set_count(tmp_path):
+    ade20k = experiment("hcformer", "r50", "ade20k", "paper")
+    store = Store(tmp_path)
+    store.write(complexity(ade20k, flops=28.0))
+    expected = 4.0 * 24.0 * 16 / 8706  # counted on the crop of 512 x 512 itself
+    assert one_step(ade20k, [store]).seconds == pytest.approx(expected)
+
+
+def test_spread_of_the_seeds_is_the_range(tmp_path):
+    store = Store(tmp_path)
+    for seed, seconds in enumerate((900.0, 1000.0, 1300.0)):
+        record = accuracy(SMALL, seed)
+        store.write(
+            replace(record, metrics=record.metrics | {"training_seconds": {"value": seconds, "unit": "s", "n": 1}})
+        )
+    assert one_step(SMALL, [store], gpu=False).range == pytest.approx((0.9, 1.3))
+
+
+def test_assumptions_are_those_of_the_reference_store():
+    """The step that 4 s are assumed for is the mean of Table 1's iterations, the power that of two training steps."""
+    total = steps = 0.0
+    for row in (row.experiment for row in TABLE.rows if row.experiment):
+        iterations = recipe_for(row).iterations
+        total += iterations * cost._step_gflops(row, [REFERENCE])
+        steps += iterations
+    assert total / steps == pytest.approx(cost.PAPER_STEP_GFLOPS, rel=0.01)
+    speed = json.loads((REFERENCE.path / "benchmark.json").read_text())
+    flops = speed["flops_g"]["hcformer"] / speed["flops_g"]["maskformer"]
+    power = math.log(speed["ratios"]["train_step_hcformer_over_maskformer"]) / math.log(flops)
+    assert power == pytest.approx(cost.FLOPS_POWER, abs=0.03)

@@ -200,8 +200,8 @@ def _details(
         "rounds": rounds,
         "padding": padding(timed),
     }
-    if loads:  # before the first and before the last timing
-        details["load_average"] = f"{loads[0]:.1f} to {loads[-1]:.1f}"
+    if loads:  # the lowest and the highest before a timing
+        details["load_average"] = f"{min(loads):.1f} to {max(loads):.1f}"
     return details
 
 

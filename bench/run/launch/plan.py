@@ -61,7 +61,7 @@ def find_trainings(table: PaperTable, store: Store, scale: str) -> list[Training
 
 
 def command(
-    training: Training, setup: Setup, head: str = "HEAD_NODE", port: int = 29500, job: str = "JOB"
+    training: Training, setup: Setup, head: str = "HEAD_NODE", port: int | str = 29500, job: str = "JOB"
 ) -> list[str]:
     """Arguments of the job's process on one node; several GPUs or nodes go through torchrun.
 

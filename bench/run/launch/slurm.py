@@ -1,71 +1,45 @@
-"""Jobs on a Slurm cluster: one job array through submitit, and what became of the jobs of earlier launches.
+"""Jobs on a Slurm cluster: submitting a script, and what became of the jobs of earlier launches.
 
 The checkout, the store and the data must be on file systems that the nodes share.
 """
 
 import json
-import math
+import os
+import shutil
 import subprocess
 from collections.abc import Sequence
-from contextlib import redirect_stderr
-from io import StringIO
 
 from bench.errors import BenchError, one_line
 from bench.files import write_atomically
 from bench.records import Store
-from bench.run.launch.plan import Setup, Training, environment, log_path, work_folder
-from bench.run.launch.slurm_job import SlurmTraining
+from bench.run.launch.plan import Setup, Training, log_path, work_folder
+from bench.run.launch.sbatch import NAME, output_folder
 
-NAME = "hcformer-bench"  # of the jobs, by which they are found again
 NOTE = "slurm.json"  # in a training's work folder: the id of its job
-CPUS_PER_GPU = 8  # for reading and augmenting images
-SAVE_SECONDS = 180  # before the time limit, for the checkpoint
-SPARE_REQUEUES = 20  # beyond those that the time limit makes necessary
+# Of the job that a launch itself runs in: the new ones must not inherit it. SBATCH_* stay, as a user's own defaults.
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+CONFIGURATION = "SLURM_CONF"
 
 
-def submit(trainings: Sequence[Training], setup: Setup, partition: str | None, hours: float, wall_hours: float) -> list:
-    """Submit one array of the trainings; returns their job ids.
-
-    hours: time limit of a job, after which it is requeued. wall_hours: what the longest training needs, which decides
-    how often. Raises BenchError where Slurm is missing or refuses.
-    """
-    import submitit
-
-    requeues = SPARE_REQUEUES + 2 * math.ceil(wall_hours / hours)
-    folder = setup.store.path.resolve() / "work" / "submitit"
-    tasks = []
+def submit(script: str, trainings: Sequence[Training], setup: Setup) -> list[str]:
+    """Submit the array of these trainings; returns their job ids. Raises BenchError where Slurm is missing or
+    refuses."""
+    if shutil.which("sbatch") is None:
+        raise BenchError("no Slurm here (sbatch is not found): log in where jobs are submitted, or use --backend "
+                         "torchrun or local")  # fmt: skip
     for training in trainings:
-        log = log_path(training, setup.store).resolve()
-        tasks.append(SlurmTraining(training, setup, log, environment(setup), requeues))
-    try:
-        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=requeues)
-        executor.update_parameters(**parameters(setup, partition, hours))
-        # Also from within a job; sbatch's complaint, which submitit prints, is in the error.
-        with submitit.helpers.clean_env(), redirect_stderr(StringIO()):
-            jobs = executor.submit_array(tasks)
-    except (RuntimeError, OSError) as error:
-        if "srun" in str(error):
-            raise BenchError("no Slurm here (srun is not found): log in where jobs are submitted, or use --backend "
-                             "torchrun or local") from None  # fmt: skip
-        raise BenchError(f"sbatch refused the jobs ({one_line(error)}): check --partition, --gpus, --hours") from error
-    for job, task in zip(jobs, tasks, strict=True):
-        write_atomically(task.log.with_name(NOTE), json.dumps({"job": job.job_id}) + "\n")
-    return [job.job_id for job in jobs]
-
-
-def parameters(setup: Setup, partition: str | None, hours: float) -> dict:
-    """What submitit's AutoExecutor turns into #SBATCH lines: one task a node, which starts that node's processes."""
-    return {
-        "name": NAME,
-        "timeout_min": math.ceil(hours * 60),
-        "nodes": setup.nodes,
-        "tasks_per_node": 1,
-        "cpus_per_task": CPUS_PER_GPU * max(1, setup.gpus),
-        "gpus_per_node": setup.gpus or None,
-        "slurm_partition": partition,
-        "slurm_signal_delay_s": SAVE_SECONDS,
-        "slurm_additional_parameters": {"requeue": True},
-    }
+        log_path(training, setup.store)  # its folder
+    output_folder(setup).mkdir(parents=True, exist_ok=True)  # where it is missing, Slurm fails the jobs in silence
+    inherited = {k: v for k, v in os.environ.items() if k == CONFIGURATION or not k.startswith(OF_A_JOB)}
+    done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, env=inherited)
+    array = done.stdout.strip().partition(";")[0]  # "JOB;CLUSTER" where there are several
+    if done.returncode or not array.isdigit():
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise BenchError(f"sbatch refused the jobs ({said}): check --partition, --gpus, --hours, --memory")
+    jobs = [f"{array}_{index}" for index in range(len(trainings))]
+    for job, training in zip(jobs, trainings, strict=True):
+        write_atomically(work_folder(training, setup.store) / NOTE, json.dumps({"job": job}) + "\n")
+    return jobs
 
 
 def queued(trainings: Sequence[Training], store: Store) -> dict[Training, str]:

@@ -72,7 +72,7 @@ class TrainingProcess:
 def start_training(arguments: list[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen:
     """Start the command in a session of its own, so that Ctrl-C reaches only who passes it on. Its log is appended to.
 
-    The training is shielded from submitit's signal, which some clusters deliver to every process of a job.
+    The training is shielded from Slurm's signal before the time limit, which reaches every process of a job.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
