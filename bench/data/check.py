@@ -10,7 +10,7 @@ from bench.data.coco import CocoPanoptic
 from bench.data.coco_instance import CocoInstance
 from bench.data.images import checked_size
 from bench.data.parallel import in_parallel
-from bench.data.registry import Split, dataset_root, open_split, split_fingerprint
+from bench.data.registry import Split, dataset_root, open_split
 from bench.data.synthesis.layouts import images_per_split
 from bench.errors import BenchError
 from bench.experiments.datasets import Dataset, get_dataset
@@ -70,7 +70,7 @@ def _check_split(
             progress(done, len(indices), split)
     fingerprint = None
     try:
-        fingerprint = None if missing else split_fingerprint(info.name, split, root)
+        fingerprint = None if missing else dataset.fingerprint()
     except BenchError as error:  # a link to nowhere is listed in its folder
         path = str(error).partition(" is missing")[0]
         problems += [] if any(path in problem for problem in problems) else [str(error)]
@@ -89,9 +89,11 @@ def _count(info: Dataset, dataset: Split) -> list[str]:
 
 
 def _unlearnable(info: Dataset, dataset: Split) -> list[str]:
-    """A panoptic split in which there is nothing to learn. What an evaluation would refuse, opening has refused."""
+    """A split in which there is nothing to learn. What an evaluation would refuse, opening has refused."""
     if info.task == "panoptic" and all(len(dataset.files(index)) == 1 for index in range(len(dataset))):
         return [f"{dataset.annotation_file} has annotations of no image: {AGAIN}"]
+    if isinstance(dataset, CocoInstance) and not any(map(dataset.targets, range(len(dataset)))):
+        return [f"{dataset.annotation_file} has no objects but crowds: {AGAIN}"]
     return []
 
 

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from bench.data.annotations.coco_json import Category, refuse_other_categories
 from bench.data.annotations.instances import InstanceFile, read_instances
-from bench.data.annotations.panoptic import Segment, read_panoptic
+from bench.data.annotations.panoptic import PanopticFile, Segment, read_panoptic
+from bench.data.annotations.shared import read_once
 from bench.data.coco_files import annotation_file, fingerprint, missing_files, refuse_missing
 from bench.data.images import image_size, open_image, refuse_listed_size, refuse_size
 from bench.data.images import read_image as read_rgb
@@ -71,7 +72,7 @@ class CocoPanoptic(Dataset):
         instances = self.annotation_file.with_name(f"instances_{split}.json")
         self.instance_file: Path | None = instances if instances.is_file() else None
 
-        self.annotations = read_panoptic(self.annotation_file)
+        self.annotations = read_once(self.annotation_file, read_panoptic, PanopticFile)
         self.images = self.annotations.images
         self.categories: tuple[Category, ...] = self.annotations.categories
         self._class_index = {category.id: index for index, category in enumerate(self.categories)}
@@ -89,7 +90,7 @@ class CocoPanoptic(Dataset):
         """
         if self.instance_file is None:
             return None
-        found = read_instances(self.instance_file)
+        found = read_once(self.instance_file, read_instances, InstanceFile)
         things = [category for category in self.categories if category.is_thing]
         refuse_other_categories(self.instance_file, found.categories, self.annotation_file.name, things)
         sizes = {image["id"]: {name: image[name] for name in ("height", "width")} for image in found.images}
@@ -129,6 +130,10 @@ class CocoPanoptic(Dataset):
         """Images and PNGs that are not there. Raises BenchError for a missing folder."""
         images, labels = self._missing()
         return images + labels
+
+    def fingerprint(self) -> str:
+        """That of the split (`coco_files.fingerprint`). Raises BenchError for missing files."""
+        return fingerprint(self.root, self.split, "panoptic", self.images)
 
     def label_map(self, index: int) -> np.ndarray:
         """Class index uint8 [H, W] of every pixel, 255 where it is void. Pixels of crowds have their class."""

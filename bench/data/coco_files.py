@@ -24,15 +24,22 @@ class Packed:
 
     def __init__(self, values: Iterable):
         blobs = [marshal.dumps(value, 2) for value in values]  # version 2: without looking for what occurs twice
-        self._ends = np.fromiter(accumulate(map(len, blobs)), np.int64, len(blobs))
-        self._buffer = b"".join(blobs)
+        self.ends = np.fromiter(accumulate(map(len, blobs)), np.int64, len(blobs))
+        self.buffer: bytes | memoryview = b"".join(blobs)
+
+    @classmethod
+    def of(cls, ends: np.ndarray, buffer: memoryview) -> "Packed":
+        """The list with these `ends` and this `buffer`, which another had."""
+        packed = cls(())
+        packed.ends, packed.buffer = ends, buffer
+        return packed
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def __getitem__(self, index: int):
-        start = self._ends[index - 1] if index else 0
-        return marshal.loads(memoryview(self._buffer)[start : self._ends[index]])
+        start = self.ends[index - 1] if index else 0
+        return marshal.loads(memoryview(self.buffer)[start : self.ends[index]])
 
 
 def annotation_file(root: Path, kind: str, split: str) -> Path:
@@ -71,16 +78,19 @@ def refuse_missing(missing: list[Path], count: int, what: str, remedy: str = AGA
         raise BenchError(f"{missing[0]} is missing ({len(missing)} of {count} {what} are): {remedy}")
 
 
-def fingerprint(root: Path, split: str, kind: str = "panoptic") -> str:
+def fingerprint(root: Path, split: str, kind: str = "panoptic", images: list[dict] | None = None) -> str:
     """sha256 (hex) that names a split's content in records: its annotation file, and its images' names and sizes.
 
-    kind: "panoptic" or "instances". Image files are not read, so that it is quick for 118,000 of them; where the
+    kind: "panoptic" or "instances". images: as `parse_images` gives them, where they were read before. Image files are
+    not read, so that it is quick for 118,000 of them; where the
     annotation file carries the images' own hashes, as that of the synthetic data does, file sizes are left out.
     Raises BenchError for missing files.
     """
     path = annotation_file(root, kind, split)
-    images = parse_images(read_object(path, kind.removesuffix("s")), path, sized=kind == "instances")
-    digest = hashlib.sha256(path.read_bytes())
+    if images is None:
+        images = parse_images(read_object(path, kind.removesuffix("s")), path, sized=kind == "instances")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     for image in images:
         if "sha256" not in image:
             digest.update(f"{image['file_name']}:{file_size(Path(root) / split / image['file_name'])}\n".encode())

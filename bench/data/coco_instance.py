@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from bench.data.annotations.coco_json import Category
-from bench.data.annotations.instances import read_instances
+from bench.data.annotations.instances import InstanceFile, read_instances
+from bench.data.annotations.shared import read_once
 from bench.data.coco import Sample
-from bench.data.coco_files import annotation_file, missing_files, refuse_missing
+from bench.data.coco_files import annotation_file, fingerprint, missing_files, refuse_missing
 from bench.data.images import read_image, refuse_listed_size
 from bench.errors import BenchError
 
@@ -32,7 +33,7 @@ class CocoInstance(Dataset):
         self.root, self.split = Path(root), split
         self.annotation_file = annotation_file(self.root, "instances", split)
         self.image_dir = self.root / split
-        self.annotations = read_instances(self.annotation_file)
+        self.annotations = read_once(self.annotation_file, read_instances, InstanceFile)
         self.images = self.annotations.images
         self.categories: tuple[Category, ...] = self.annotations.categories
         self._class_index = {category.id: index for index, category in enumerate(self.categories)}
@@ -43,7 +44,7 @@ class CocoInstance(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        labels, masks = self._masks(index, self._targets(index))
+        labels, masks = self._masks(index, self.targets(index))
         return Sample(self.images[index]["id"], self._image(index), labels, masks)
 
     def for_training(self) -> "TrainingInstances":
@@ -58,6 +59,10 @@ class CocoInstance(Dataset):
         """Images that are not there. Raises BenchError for a missing folder."""
         return missing_files(self.image_dir, [image["file_name"] for image in self.images])
 
+    def fingerprint(self) -> str:
+        """That of the split (`coco_files.fingerprint`). Raises BenchError for missing files."""
+        return fingerprint(self.root, self.split, "instances", self.images)
+
     def _image(self, index: int) -> torch.Tensor:
         """uint8 [3, H, W]."""
         path = self.files(index)[0]
@@ -65,7 +70,7 @@ class CocoInstance(Dataset):
         refuse_listed_size(path, pixels.shape[:2], self.images[index], self.annotation_file)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
-    def _targets(self, index: int) -> list[tuple[int, list | dict]]:
+    def targets(self, index: int) -> list[tuple[int, list | dict]]:
         """Class index and segmentation of the objects of an image, without crowds."""
         objects = (instance for instance in self.annotations.objects(index) if not instance.iscrowd)
         return [(self._class_index[instance.category_id], instance.segmentation) for instance in objects]
@@ -93,7 +98,7 @@ class TrainingInstances(Dataset):
 
     def __init__(self, instances: CocoInstance):
         self._instances, self.categories = instances, instances.categories
-        self._indices = [index for index in range(len(instances)) if instances._targets(index)]
+        self._indices = [index for index in range(len(instances)) if instances.targets(index)]
         self.images = [instances.images[index] for index in self._indices]
         if not self.images:
             raise BenchError(f"{instances.annotation_file} has no objects to train on: is it the right file?")
@@ -106,7 +111,7 @@ class TrainingInstances(Dataset):
         from bench.data.run_lengths import outline_of
 
         instances, index = self._instances, self._indices[index]
-        entry, objects = instances.images[index], instances._targets(index)
+        entry, objects = instances.images[index], instances.targets(index)
         outlined = [(label, polygons) for label, polygons in objects if isinstance(polygons, list)]
         labels, masks = instances._masks(index, [found for found in objects if isinstance(found[1], dict)])
         outlines = tuple(outline_of(polygons, (entry["height"], entry["width"])) for _, polygons in outlined)

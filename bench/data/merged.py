@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from bench.data.coco import CocoPanoptic, Sample
-from bench.data.coco_files import fingerprint
 
 
 class MergedPanoptic(CocoPanoptic):
@@ -24,7 +23,3 @@ class MergedPanoptic(CocoPanoptic):
         masks = [sample.masks[sample.labels == label].any(0) for label in present]
         merged = torch.stack(masks) if masks else sample.masks
         return Sample(sample.image_id, sample.image, present, merged)
-
-    def fingerprint(self) -> str:
-        """That of the panoptic split (`coco_files.fingerprint`)."""
-        return fingerprint(self.root, self.split, "panoptic")

@@ -8,7 +8,6 @@ from bench.data import semantic
 from bench.data.annotations.coco_json import Category, refuse_other_categories
 from bench.data.classes import classes_of
 from bench.data.coco import CocoPanoptic
-from bench.data.coco_files import fingerprint
 from bench.data.coco_instance import CocoInstance
 from bench.data.synthesis import synthetic
 from bench.errors import BenchError
@@ -94,10 +93,7 @@ def split_fingerprint(name: str, split: str, root: Path | None = None) -> str:
     Raises BenchError for missing files.
     """
     info = get_dataset(name)
-    folder, split = dataset_root(name, root), full_name(info, split)
-    if info.task == "semantic":
-        return load_object(info.reader)(folder, split, complete=False).fingerprint()
-    return fingerprint(folder, split, "instances" if info.task == "instance" else "panoptic")
+    return load_object(info.reader)(dataset_root(name, root), full_name(info, split), complete=False).fingerprint()
 
 
 def default_cache() -> Path:

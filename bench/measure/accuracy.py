@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from bench.data.coco import Sample
 from bench.data.coco_instance import CocoInstance
-from bench.data.registry import open_split, split_fingerprint
+from bench.data.registry import open_split
 from bench.errors import BenchError
 from bench.evaluation.evaluate import Evaluation, clear, evaluate_shared
 from bench.evaluation.image_results import ImageResults, image_results
@@ -81,7 +81,7 @@ def measure_accuracy(
         progress(recipe.iterations + (total - recipe.iterations) * done / count, total, f"evaluated {done}/{count}")
 
     # The data set's fingerprint too: training never goes on with other data.
-    data = split_fingerprint(experiment.dataset, info.train_split, data_root)
+    data = train_split.fingerprint()
     precision = execution.precision or recipe.precision
     identity = f"{experiment.key} seed {seed} recipe {recipe.hash} precision {precision} data {data}"
     normalised = len(execution.passes(recipe)[0]) * world.size if has_batch_norms(model) else 0
@@ -100,7 +100,7 @@ def measure_accuracy(
     evaluated = {
         "training": identity,
         "final_loss": result.final_loss,  # of another training on the same recipe it is another one
-        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
+        "val_fingerprint": val_set.fingerprint(),
         **inference_facts(experiment),
         **folded,
     }

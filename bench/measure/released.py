@@ -74,7 +74,7 @@ def measure_released(
         "val_images": len(val_set),
         "official_images": info.images.get(info.eval_split),
         "val_split": info.eval_split,
-        "val_fingerprint": split_fingerprint(experiment.dataset, info.eval_split, data_root),
+        "val_fingerprint": val_set.fingerprint(),
         "device": str(device),
         **inference_facts(experiment),
         "batch_norms": batch_norms_text(at_paper_scale),
