@@ -60,7 +60,9 @@ def measure_accuracy(
         )
     execution = execution or Execution()
     world = execution.world
-    execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    if execution.workers is None:
+        execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    execution = replace(execution, paper_scale=at_paper_scale)
     if per_pixel and min(map(len, execution.passes(recipe))) * world.size < 2:
         raise BenchError(f"{experiment.method} normalises over the images of a pass: give --micro-batch 2 or more")
     train_set = open_split(experiment.dataset, "train", data_root)
@@ -116,6 +118,7 @@ def measure_accuracy(
         "device": str(world.device),
         **execution.facts(recipe),
         "resumed": result.resumed,
+        "skipped_updates": result.skipped,
         "train_images": len(train_set),
         "val_images": len(val_set),
         "val_split": info.eval_split,

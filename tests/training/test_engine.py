@@ -199,7 +199,7 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(path, {"identity": "a", "iteration": 1})
 
     def half(state, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
