@@ -3,11 +3,13 @@
 import fcntl
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
@@ -194,14 +196,26 @@ class Store:
 
     @contextmanager
     def claim(self, experiment: Experiment, kind: str, seed: int | None = None) -> Iterator[bool]:
-        """Yield True if this process may measure this now, False if another one is at it. Ends with the process."""
-        with open(self.scratch_dir(experiment, kind, seed) / ".lock", "w") as lock:
+        """Yield True if this process may measure this now, False if another one is at it. Ends with the process.
+
+        Work that came to nothing, as where data are missing, leaves no file and no folder of its own.
+        """
+        path = self.scratch_dir(experiment, kind, seed) / ".lock"
+        with open(path, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
-            yield True
+            if not _is_same(lock, path):  # removed by who had it while this process waited for it
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                if [entry.name for entry in path.parent.glob("*")] == [path.name]:  # none where it was moved away
+                    path.unlink()
+                    _remove_empty(path.parent, self.path)
 
     def _read(self, path: Path) -> Record:
         remedy = "delete it and run again"
@@ -214,6 +228,24 @@ class Store:
         if (path.parent.name, path.stem) != (record.key, record.name):
             raise BenchError(f"record {path} holds another measurement than its name says: {remedy}")
         return record
+
+
+def _is_same(file: IO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Remove the folder, and those above it up to `root` itself, as far as they are empty."""
+    for path in (folder, *folder.parents):
+        try:
+            path.rmdir()
+        except OSError:
+            return
+        if path == root:
+            return
 
 
 def samples_beside(metric: str, other: Experiment) -> str:
