@@ -1,6 +1,5 @@
 """`Record`: one measurement with its provenance. `Store`: the folder that keeps records, one JSON file each."""
 
-import fcntl
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from bench.experiments.hashing import content_hash
 from bench.experiments.inference_rules import inference_rules, is_padding, post_processing
 from bench.experiments.recipe import RECIPES, Recipe, recipe_for, recipe_hash
 from bench.experiments.tables import latency_bases
-from bench.files import write_atomically
+from bench.files import lock_folder, write_atomically
 
 SCHEMA = 1
 MOST_BYTES = 1 << 24  # of a record; a few kB are usual
@@ -222,14 +221,12 @@ class Store:
 
     @contextmanager
     def claim(self, experiment: Experiment, kind: str, seed: int | None = None) -> Iterator[bool]:
-        """Yield True if this process may measure this now, False if another one is at it. Ends with the process."""
-        with open(self.scratch_dir(experiment, kind, seed) / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        """Yield True if this process may measure this now, False if another one is at it. Ends with the process.
+
+        Work that came to nothing, as where data are missing, leaves no file and no folder of its own.
+        """
+        with lock_folder(self.scratch_dir(experiment, kind, seed), self.path) as mine:
+            yield mine
 
     def _read(self, path: Path) -> Record:
         record = read_record(path)

@@ -35,6 +35,11 @@ def train(
                      "share of the batch does not fit into memory; the gradients are added up. Models that train batch "
                      "norms, over the whole batch, need more GPUs instead."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, metavar="N", help="Processes that load images for each training process; "
+                     "0: it loads them itself, as where /dev/shm is small. Default: by cores and GPUs."),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
 ) -> None:  # fmt: skip
     """Train one row of a table with one seed, evaluate it and write its accuracy record.
@@ -68,7 +73,7 @@ def train(
                 check_division(experiment, world.size, micro_batch)
             except BenchError as error:
                 raise world.common(error) from None
-            execution = Execution(world, precision, micro_batch, tensorboard=tensorboard, stop=stop)
+            execution = Execution(world, precision, micro_batch, workers, tensorboard, stop=stop)
             facts = execution.facts(recipe_for(experiment))
             with _display(row, seed, world.is_main) as report:
                 report.head = _description(facts, str(world.device))

@@ -8,6 +8,9 @@ from torch.utils.data import DataLoader, Dataset
 from bench.errors import BenchError
 from bench.machine import available_cores
 
+NO_SHARED_MEMORY = (
+    "the processes that read images find no shared memory left in /dev/shm: make it larger (docker run --shm-size 16g)"
+)
 Answer = TypeVar("Answer")  # plain values
 _WORTHWHILE = 16  # images a process, for what it takes to start one
 
@@ -15,14 +18,19 @@ _WORTHWHILE = 16  # images a process, for what it takes to start one
 def in_parallel(task: Callable[[int], Answer], count: int) -> Iterator[Answer]:
     """task(0), task(1), ... task(count - 1), in that order.
 
-    Raises BenchError where a task does, and where a process is killed. The processes end with this one.
+    Raises BenchError where a task does, where a process is killed and where none can be started for want of shared
+    memory. The processes end with this one.
     """
     processes = min(available_cores(), count // _WORTHWHILE)
     loader = DataLoader(
         _Calls(task, count), batch_size=None, num_workers=processes, prefetch_factor=8 if processes else None
     )
     try:
-        for failed, answer in loader:
+        iterator = iter(loader)
+    except OSError as error:  # of the semaphores, which lie there
+        raise BenchError(NO_SHARED_MEMORY) from error
+    try:
+        for failed, answer in iterator:
             if failed:
                 raise BenchError(answer)
             yield answer

@@ -95,15 +95,17 @@ def _make(name: str, dataset: Split, todo: list[int], position: int) -> str | No
     """Write one label image; returns what is wrong with its source. Raises BenchError where it cannot be written."""
     index = todo[position]
     label, target = dataset.files(index)[1], _target(name, dataset, index)
-    try:
-        if dataset.has_polygons and not label.exists():
-            _save(_draw(label), label)
-        if not target.exists():
-            _save(dataset.label_map(index), target)
-    except BenchError as error:
-        return str(error)
-    except OSError as error:
-        raise BenchError(f"cannot write {target} ({error.strerror}): free space or make it writable") from error
+    wanted = {target: partial(dataset.label_map, index)}
+    if dataset.has_polygons:
+        wanted = {label: partial(_draw, label), **wanted}
+    for path, make in wanted.items():
+        if path.exists():
+            continue
+        try:
+            labels = make()
+        except BenchError as error:
+            return str(error)
+        _save(labels, path)
     return None
 
 
@@ -129,5 +131,8 @@ def _draw(label: Path) -> np.ndarray:
 
 def _save(labels: np.ndarray, path: Path) -> None:
     """PNG of uint8 [H, W], in one step."""
-    with whole_file(path) as temporary:
-        Image.fromarray(labels).save(temporary, "PNG")
+    try:
+        with whole_file(path) as temporary:
+            Image.fromarray(labels).save(temporary, "PNG")
+    except OSError as error:
+        raise BenchError(f"cannot write {path} ({error.strerror}): make it writable") from error

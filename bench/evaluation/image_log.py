@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from bench.files import writing
+
 
 class ImageLog:
     """A file of JSON lines: the identity of the evaluation, then what an evaluator measured of each image.
@@ -47,7 +49,7 @@ class ImageLog:
         self._last = now
 
     def _write(self, entry: dict) -> None:
-        with self.path.open("ab") as file:
+        with writing(self.path), self.path.open("ab") as file:
             file.write(json.dumps(entry).encode() + b"\n")
 
 

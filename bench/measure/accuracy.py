@@ -63,7 +63,9 @@ def measure_accuracy(
         )
     execution = execution or Execution()
     world = execution.world
-    execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    if execution.workers is None:
+        execution = replace(execution, workers=0 if info.generated else loading_processes(world))
+    execution = replace(execution, paper_scale=at_paper_scale)
     check_division(experiment, world.size, execution.micro_batch)
     train_split = open_split(experiment.dataset, "train", data_root)
     train_set = train_split.for_training() if isinstance(train_split, CocoInstance) else train_split
@@ -124,6 +126,7 @@ def measure_accuracy(
         **execution.facts(recipe),
         "batch_norm_images": normalised,
         "resumed": result.resumed,
+        "skipped_updates": result.skipped,
         "train_images": len(train_split),
         "val_images": len(val_set),
         "val_split": info.eval_split,

@@ -229,9 +229,6 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise BenchError(f"cannot write {path} ({error.strerror}): free space or give another folder") from error
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
     return path

@@ -2,12 +2,13 @@
 
 `python -m bench.run.jobs '<job as JSON>'` prints one JSON object a line to standard output: progress
 {"done", "total", "label"}, last {"finished": true} or {"error": one line}. It ends when its standard input closes, so
-that no job outlives the run that started it.
+that no job outlives the run that started it; a training at paper scale saves its work before, as it does on SIGTERM.
 """
 
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images-0.jsonl", "latency": "timings.jsonl"}
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
+SAVE_SECONDS = 120.0  # for the last step of a training and its checkpoint
 TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
 BUSY, WANTED, DONE = range(3)
 
@@ -64,6 +66,11 @@ class Job:
         return cls(**values | experiments | {"command": tuple(values["command"])})
 
     @property
+    def saves_first(self) -> bool:
+        """Whether it is told to stop by SIGTERM and not killed: at small scale the last checkpoint is seconds old."""
+        return self.kind == "accuracy" and self.experiments[0].scale == "paper"
+
+    @property
     def label(self) -> str:
         if len(self.experiments) > 1:
             common = [{e.backbone for e in self.experiments}, {e.dataset for e in self.experiments}]
@@ -77,23 +84,24 @@ class Job:
 
 
 class Reporter:
-    """Progress callback (done, total, label) that prints at most every 0.3 s and at the end."""
+    """Progress callback (done, total, label) that prints at most every 0.3 s and at the end. gone: as of `emit`."""
 
-    def __init__(self):
-        self._last = -math.inf
+    def __init__(self, gone: Callable[[], object] = lambda: os._exit(1)):
+        self._last, self._gone = -math.inf, gone
 
     def __call__(self, done: float, total: float, label: str) -> None:
         now = time.monotonic()
         if now - self._last >= REPORT_SECONDS or done >= total:
             self._last = now
-            emit({"done": done, "total": total, "label": label})
+            emit({"done": done, "total": total, "label": label}, self._gone)
 
 
-def emit(message: dict) -> None:
+def emit(message: dict, gone: Callable[[], object] = lambda: os._exit(1)) -> None:
+    """gone: called where the run is, which would read the message."""
     try:
         print(json.dumps(message), flush=True)
     except BrokenPipeError:
-        os._exit(1)  # the run is gone
+        gone()
 
 
 def run_job(job: Job, report: Reporter, execution: "Execution | None" = None) -> None:
@@ -175,11 +183,8 @@ def _measurer(
 
         return lambda _: {experiment.key: measure_released(experiment, Path(job.weights), folder, root, report)}
     from bench.measure.accuracy import measure_accuracy
-    from bench.training.engine import Execution
-    from bench.training.shares import images_at_once
 
-    if execution is None:
-        execution = Execution(micro_batch=images_at_once(experiment))
+    execution = execution or _execution(experiment)
 
     def train(commit: str) -> Mapping[str, "Measured"]:
         result = measure_accuracy(experiment, job.seed, folder, root, report, execution, commit)
@@ -188,19 +193,42 @@ def _measurer(
     return train
 
 
-def _end_with_the_run() -> None:
+def _execution(experiment: Experiment, stop: Callable[[], bool] = lambda: False) -> "Execution":
+    """Of a training that has this process alone."""
+    from bench.training.engine import Execution
+    from bench.training.shares import images_at_once
+
+    return Execution(micro_batch=images_at_once(experiment), stop=stop)
+
+
+def _end_with_the_run(stop: threading.Event, patience: float) -> None:
+    """End some seconds after standard input has; stop: set at once."""
+
     def wait() -> None:
         while os.read(0, 4096):  # not sys.stdin: Python aborts at its end when a thread holds that one's lock
             pass
+        stop.set()
+        time.sleep(patience)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:
-    _end_with_the_run()
+    job, stop = Job.from_json(sys.argv[1]), threading.Event()
+    arguments, stopped = (Reporter(),), ()
+    _end_with_the_run(stop, SAVE_SECONDS if job.saves_first else 0.0)
+    if job.saves_first:
+        from bench.training.distributed import Stopped
+
+        arguments, stopped = (Reporter(stop.set), _execution(job.experiments[0], stop.is_set)), (Stopped,)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
     try:
-        run_job(Job.from_json(sys.argv[1]), Reporter())
+        run_job(job, *arguments)
+    except stopped:
+        emit({"error": "stopped, its work saved: the same command goes on"})
+        sys.exit(TRY_AGAIN)
     except BenchError as error:
         emit({"error": str(error)})
         sys.exit(2)

@@ -48,7 +48,7 @@ class JobProcess:
     note = "starting"
 
     def __init__(self, job: Job):
-        self.label = job.label
+        self.label, self._saves_first = job.label, job.saves_first
         self._log = Store(job.store).scratch_dir(job.experiments[0], job.kind, job.seed) / "log.txt"
         self._fraction: float | None = None
         self._error, self._finished, self._rest = "", False, b""
@@ -95,7 +95,7 @@ class JobProcess:
         return "" if self._finished and code == 0 else self._error or f"ended with code {code}, see {self._log}"
 
     def stop(self) -> None:
-        self._process.kill()
+        self._process.terminate() if self._saves_first else self._process.kill()
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.experiments.methods import get_method
 from bench.experiments.table import LABELS
+from bench.files import whole_file
 
 
 def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]], device: str, path: Path) -> None:
@@ -29,4 +30,5 @@ def draw_speed(flops: Mapping[str, float], samples: Mapping[str, Sequence[float]
     axes.set_ylabel("latency of the network (s)")
     axes.set_title(f"R50, 800 x 1088, batch 1, {device.upper()}: median and range")
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")

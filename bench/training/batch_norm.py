@@ -49,9 +49,10 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     world = World(device=torch.device("cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """[B, C, H, W] to the same shape and type; statistics are in float32, as nn.SyncBatchNorm's."""
         if not self.training:
             return super().forward(x)
+        dtype, x = x.dtype, x.float()
         count = x.numel() / x.shape[1] * self.world.size
         mean = _Sum.apply(x.sum((0, 2, 3)), self.world) / count
         centred = x - mean[:, None, None]
@@ -61,7 +62,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
+        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(dtype)
 
 
 class _Sum(torch.autograd.Function):

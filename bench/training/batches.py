@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from bench.data.parallel import NO_SHARED_MEMORY
 from bench.data.transforms import IMAGENET, augment
 from bench.errors import BenchError
 from bench.experiments.recipe import Recipe
@@ -34,6 +35,17 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         return Batch(self.images.pin_memory(), *([x.pin_memory() for x in y] for y in (self.labels, self.masks)))
+
+    def share_memory(self) -> None:
+        """Move all into memory that other processes can read. Raises BenchError where there is none left."""
+        try:
+            for tensor in (self.images, *self.labels, *self.masks):
+                if tensor.numel():
+                    tensor.share_memory_()
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            raise _no_shared_memory() from error
 
 
 def make_batch(
@@ -87,7 +99,8 @@ def load_batches(
     """The batches of iteration `start` to the last. workers: processes that load ahead; 0: loaded here when asked
     for. fill: as of `augment`.
 
-    Raises BenchError for a sample that cannot be read, and for a loading process that was killed.
+    Raises BenchError for a sample that cannot be read, for a loading process that was killed and where the shared
+    memory is too small for what they load.
     """
     batches = _Batches(dataset, recipe, seed, tuple(positions), tuple(fill))
     loader = DataLoader(
@@ -99,7 +112,10 @@ def load_batches(
         pin_memory=pin,
         worker_init_fn=_leave_signals_alone,
     )
-    iterator = iter(loader)
+    try:
+        iterator = iter(loader)
+    except OSError as error:  # of the semaphores, which lie there
+        raise _no_shared_memory() from error
     while True:
         try:
             batch = next(iterator)
@@ -108,16 +124,19 @@ def load_batches(
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):  # else it is an error in loading
                 raise
-            raise BenchError(
-                "a process that loads images was killed: give this one more memory (also /dev/shm), or less to do"
-            ) from error
+            killed = "a process that loads images was killed: give this one more memory, or fewer --workers"
+            raise (_no_shared_memory() if "Bus error" in str(error) else BenchError(killed)) from error
         if isinstance(batch, str):
             raise BenchError(batch)
         yield batch
 
 
 class _Batches(Dataset):
-    """Item i is the batch of iteration i, or what is wrong with it: exceptions lose their form between processes."""
+    """Item i is the batch of iteration i, or what is wrong with it: exceptions lose their form between processes.
+
+    Loading processes move it to shared memory here: torch would do so later, and wait for ever where there is too
+    little.
+    """
 
     def __init__(self, dataset, recipe: Recipe, seed: int, positions: tuple[int, ...], fill: tuple[float, ...]):
         self._arguments = dataset, recipe, seed
@@ -128,9 +147,16 @@ class _Batches(Dataset):
 
     def __getitem__(self, iteration: int) -> Batch | str:
         try:
-            return make_batch(*self._arguments, iteration, self._positions, self._fill)
+            batch = make_batch(*self._arguments, iteration, self._positions, self._fill)
+            if get_worker_info() is not None:
+                batch.share_memory()
+            return batch
         except BenchError as error:
             return str(error)
+
+
+def _no_shared_memory() -> BenchError:
+    return BenchError(f"{NO_SHARED_MEMORY} or load without them (bench train --workers 0)")
 
 
 def _leave_signals_alone(_: int) -> None:

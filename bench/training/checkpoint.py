@@ -11,11 +11,16 @@ REMEDY = "delete it to train this run from its start"
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """A kill leaves the old checkpoint or the new one."""
+    """A kill or a full disk leaves the old checkpoint or the new one. Raises as `whole_file`."""
     for left in path.parent.glob(f".{path.stem}-*.tmp"):  # by a kill: one process of a run writes
         left.unlink(missing_ok=True)
-    with whole_file(path, durable=True) as temporary:
-        torch.save(state, temporary)
+    with whole_file(path, durable=True) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # by which torch's zip writer hides that of the disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, identity: str) -> dict | None:

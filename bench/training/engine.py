@@ -32,8 +32,10 @@ from bench.training.shares import remedy_of_batch_norms
 from bench.training.update import MEMORY_FORMAT, NotFinite, Updater, explain
 
 CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_SECONDS = 15.0  # more where writing one takes long: they get 5 % of the time at most
-QUICK_WRITE_SECONDS = 0.05 * CHECKPOINT_SECONDS
+# Between checkpoints, and more where writing one takes long: they get 5 % of the time at most.
+CHECKPOINT_SECONDS = 15.0
+PAPER_CHECKPOINT_SECONDS = 600.0  # at paper scale, where one has up to 3 GB: a kill costs ten minutes of days
+CHECKPOINT_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,16 @@ class Execution:
     """How a training is executed. Nothing of this is part of the recipe.
 
     precision: None: the recipe's. micro_batch: images that one process computes at once; None: its whole share.
-    workers: processes that load images for each training process; 0: none. stop: asked after every step.
+    workers: processes that load images for each training process; 0: none; None: what the caller of `train` finds
+    best, none by default. paper_scale: a checkpoint every ten minutes, not every 15 s. stop: asked after every step.
     """
 
     world: World = field(default_factory=World)
     precision: str | None = None
     micro_batch: int | None = None
-    workers: int = 0
+    workers: int | None = None
     tensorboard: bool = False
+    paper_scale: bool = False
     stop: Callable[[], bool] = lambda: False
 
     def passes(self, recipe: Recipe) -> list[range]:
@@ -71,24 +75,27 @@ class Execution:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """seconds: wall time of all parts of the run together. resumed: how often it was continued after a stop."""
+    """seconds: wall time of all parts of the run together. resumed: how often it was continued after a stop.
+    skipped: updates left out because their gradient was not finite."""
 
     seconds: float
     resumed: int
     final_loss: float
+    skipped: int = 0
 
 
 def train(
     model: nn.Module, recipe: Recipe, seed: int, dataset, folder: Path, identity: str, progress: Progress,
     execution: Execution | None = None, criterion: nn.Module | None = None,
 ) -> TrainingResult:  # fmt: skip
-    """Train `model` in place for recipe.iterations steps, with a checkpoint in `folder` every 15 s, and a log.
+    """Train `model` in place for recipe.iterations steps, with checkpoints in `folder` and a log there.
 
     A checkpoint of the same identity is continued. In several processes all call this with equal arguments; the first
     writes and reports. criterion: the recipe's `SetCriterion` by default.
     Raises Stopped, with a checkpoint of the last step, when `execution.stop` says so in any of them.
-    Raises BenchError if the checkpoint is damaged or belongs to another run, if loss or gradient are not finite, and
-    for a sample that cannot be read.
+    Raises BenchError if the checkpoint is damaged, belongs to another run or cannot be written, if the loss is not
+    finite or the gradient (in float32; in bf16 and fp16 `MAX_SKIPPED` times in a row), and for a sample that cannot be
+    read.
     """
     execution = execution or Execution()
     world = execution.world
@@ -97,22 +104,23 @@ def train(
         recompute_blocks(model.backbone)
     precision, classes = execution.precision or recipe.precision, len(dataset.categories)
     updater = Updater(model, recipe, seed, classes, world, execution.passes(recipe), precision, criterion)
-    state = _State(updater, folder / CHECKPOINT, identity)
+    interval = PAPER_CHECKPOINT_SECONDS if execution.paper_scale else CHECKPOINT_SECONDS
+    state = _State(updater, folder / CHECKPOINT, identity, interval)
     state.resume()
     model.train().to(memory_format=MEMORY_FORMAT)
     if state.iteration < recipe.iterations:
         positions, pin = world.share(recipe.batch_size), world.device.type == "cuda"
         fill = normalisation_of(model).mean
-        batches = load_batches(dataset, recipe, seed, state.iteration, positions, execution.workers, pin, fill)
+        batches = load_batches(dataset, recipe, seed, state.iteration, positions, execution.workers or 0, pin, fill)
         log = TrainingLog(folder, state.iteration, execution.tensorboard) if world.is_main else nullcontext()
         with closing(batches), log:
             try:
                 _run(state, batches, execution.stop, _reporter(state, log, progress))
             except NotFinite as error:
                 raise world.common(
-                    explain(error, dataset, recipe, seed, state.iteration, state.path, state.saved)
+                    explain(error, dataset, updater, precision, state.iteration, state.path, state.saved)
                 ) from None
-    return TrainingResult(state.seconds, state.resumed, state.loss)
+    return TrainingResult(state.seconds, state.resumed, state.loss, updater.skipped)
 
 
 def _run(state: "_State", batches, stop: Callable[[], bool], report: Callable[[float, float], None]) -> None:
@@ -144,7 +152,8 @@ def _reporter(state: "_State", log: TrainingLog, progress: Progress) -> Callable
     def report(norm: float, waited: float) -> None:
         rate = max(group["lr"] for group in state.updater.optimiser.param_groups)
         memory = peak_memory(state.updater.device)
-        step = StepReport(state.iteration, recipe.iterations, state.loss, rate, norm, *meter.step(waited), memory)
+        speed, skipped = meter.step(waited), state.updater.skipped
+        step = StepReport(state.iteration, recipe.iterations, state.loss, rate, norm, *speed, memory, skipped)
         log.write(step)
         progress(step)
 
@@ -154,13 +163,14 @@ def _reporter(state: "_State", log: TrainingLog, progress: Progress) -> Callable
 class _State:
     """How far a training is, and its checkpoint.
 
-    iteration: steps done. saved: steps that the checkpoint holds, 0 without one.
+    iteration: steps done. saved: steps that the checkpoint holds, 0 without one. interval: seconds between two of
+    them; 0: one a step.
     """
 
-    def __init__(self, updater: Updater, path: Path, identity: str):
+    def __init__(self, updater: Updater, path: Path, identity: str, interval: float):
         self.updater, self.path, self._identity = updater, path, identity
         self.iteration, self.saved, self.resumed, self.loss = 0, 0, 0, float("nan")
-        self.seconds, self._interval = 0.0, CHECKPOINT_SECONDS
+        self.seconds, self._least, self._interval = 0.0, interval, interval
 
     def resume(self) -> None:
         """Load the checkpoint, if there is one. Raises BenchError as `load_checkpoint`."""
@@ -186,4 +196,5 @@ class _State:
         facts = {name: getattr(self, name) for name in ("iteration", "seconds", "resumed", "loss")}
         save_checkpoint(self.path, {**self.updater.state(), **facts, "identity": self._identity})
         self.saved, self._written = self.iteration, time.monotonic()
-        self._interval = CHECKPOINT_SECONDS * max(1.0, (self._written - begun) / QUICK_WRITE_SECONDS)
+        if self._least:
+            self._interval = max(self._least, (self._written - begun) / CHECKPOINT_SHARE)

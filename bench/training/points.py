@@ -34,15 +34,18 @@ def draw_points(
     that a fixed seed gives the reference's losses although all predictions are then treated at once.
 
     images, targets: of the whole batch. Points of the others than the own ones are drawn and dropped, so that every
-    process has those that one process would have.
+    process has those that one process would have. Of these, those of one prediction are in memory at a time.
     """
-    important = int(IMPORTANCE_RATIO * num_points)
-    matching, candidates, uniform = [], [], []
-    for _ in range(predictions):
-        matching.append(torch.cat([torch.rand(1, num_points, 2, device=device) for _ in range(images)])[own_images])
-        candidates.append(torch.rand(targets, OVERSAMPLE_RATIO * num_points, 2, device=device)[own_targets])
-        uniform.append(torch.rand(targets, num_points - important, 2, device=device)[own_targets])
-    return PointDraws(torch.stack(matching), torch.stack(candidates), torch.stack(uniform))
+    candidates, uniform = OVERSAMPLE_RATIO * num_points, num_points - int(IMPORTANCE_RATIO * num_points)
+    shapes = [(range(images)[own_images], num_points), (range(targets)[own_targets], candidates),
+              (range(targets)[own_targets], uniform)]  # fmt: skip
+    kept = [torch.empty(predictions, len(own), points, 2, device=device) for own, points in shapes]
+    for matching, important, further in zip(*kept, strict=True):
+        drawn = [torch.rand(1, num_points, 2, device=device) for _ in range(images)]
+        matching.copy_(torch.cat(drawn)[own_images])
+        important.copy_(torch.rand(targets, candidates, 2, device=device)[own_targets])
+        further.copy_(torch.rand(targets, uniform, 2, device=device)[own_targets])
+    return PointDraws(*kept)
 
 
 @torch.no_grad()

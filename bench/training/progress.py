@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 from bench.errors import BenchError
+from bench.files import writing
 
 LOG = "log.jsonl"
 LINES = 5000  # at most, of a whole training
 WINDOW = 50  # steps over which speed is measured
+SCALARS = ("loss", "learning_rate", "gradient_norm", "images_per_second", "data_share", "memory", "skipped")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class StepReport:
     """iteration: steps done. loss: of the global batch. gradient_norm: before clipping.
 
     images_per_second: of all processes, as data_share (the share of time waiting for data) over the last 50 steps.
-    memory: bytes, peak of this process; on a GPU of its tensors.
+    memory: bytes, peak of this process; on a GPU of its tensors. skipped: updates left out so far, as their gradient
+    was not finite.
     """
 
     iteration: int
@@ -34,12 +37,13 @@ class StepReport:
     images_per_second: float
     data_share: float
     memory: int
+    skipped: int = 0
 
     def __str__(self) -> str:
         return (
             f"step {self.iteration}/{self.iterations}, loss {self.loss:.1f}, lr {self.learning_rate:.1e}, "
             f"{self.images_per_second:.1f} images/s, {self.data_share:.0%} waiting for data, "
-            f"{self.memory / 2**30:.1f} GiB"
+            f"{self.memory / 2**30:.1f} GiB" + (f", {self.skipped} update(s) skipped" if self.skipped else "")
         )
 
 
@@ -77,7 +81,8 @@ class TrainingLog:
 
     def __init__(self, folder: Path, start: int, tensorboard: bool):
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / LOG).open("a+b")
+        self._path = folder / LOG
+        self._file = self._path.open("a+b")
         self._file.truncate(_end(self._file, start))
         self._writer = _summary_writer(folder / "tensorboard", start) if tensorboard else None
 
@@ -86,21 +91,25 @@ class TrainingLog:
         if report.iteration % every and report.iteration != report.iterations:
             return
         values = asdict(report)
-        if not math.isfinite(report.gradient_norm):  # fp16 skips such a step
+        if not math.isfinite(report.gradient_norm):  # such an update is skipped
             values["gradient_norm"] = None
-        self._file.write(json.dumps(values).encode() + b"\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(values).encode() + b"\n")
+            self._file.flush()
         if self._writer is not None:
-            for name in ("loss", "learning_rate", "gradient_norm", "images_per_second", "data_share", "memory"):
-                self._writer.add_scalar(name, getattr(report, name), report.iteration)
+            with writing(Path(self._writer.log_dir)):  # in a thread, which tells of it later
+                for name in SCALARS:
+                    self._writer.add_scalar(name, getattr(report, name), report.iteration)
 
     def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        with writing(self._path):  # again, where the last line did not fit
+            self._file.close()
         if self._writer is not None:
-            self._writer.close()
+            with writing(Path(self._writer.log_dir)):
+                self._writer.close()
 
 
 def _end(file, start: int) -> int:

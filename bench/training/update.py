@@ -18,17 +18,19 @@ from bench.training.pixel_criterion import PixelCriterion
 
 MEMORY_FORMAT = torch.channels_last  # the faster one for every method; clustering then reads whole rows
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_SKIPPED = 20  # updates in a row: fp16's scale, 2^16 at first, comes down to 1 in 16; bf16 has no reason for two
 
 
 class NotFinite(Exception):
-    """A loss or gradient that is not finite; the message says which, at which iteration."""
+    """A loss or gradient that is not finite, and no exception; the message says which, at which iteration."""
 
 
 class Updater:
     """Model and optimiser. passes: positions in the batch that this process computes at once, one pass after the other.
 
     precision: of the network, a name of `PRECISIONS`; losses are in float32 always. criterion: `SetCriterion` of the
-    recipe by default.
+    recipe by default. skipped, skipped_in_a_row: updates left out for a gradient that is not finite, of all and of the
+    last ones.
     """
 
     def __init__(
@@ -52,14 +54,15 @@ class Updater:
         self.criterion = criterion.to(self.device)
         # A border would enter the statistics of per-pixel methods; masks are sampled at places relative to the input.
         self._divisor = 1 if isinstance(criterion, PixelCriterion) else 32
+        self.skipped, self.skipped_in_a_row = 0, 0
         self._dtype = PRECISIONS[precision]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
 
     def step(self, iteration: int, batch: Batch, stop: bool = False) -> tuple[float, float, bool]:
         """One update on this process's part of the batch that belongs to (seed, iteration).
 
-        Returns the loss of the whole batch, the gradient's norm before clipping (infinite where fp16 overflowed and
-        the update was left out), and whether any process said stop. Raises NotFinite before anything is updated.
+        Returns the loss of the whole batch, the gradient's norm before clipping (not finite where the update was left
+        out), and whether any process said stop. Raises NotFinite before anything is updated.
         """
         set_learning_rate(self.optimiser, self.recipe, iteration)
         self.optimiser.zero_grad(set_to_none=True)
@@ -78,12 +81,15 @@ class Updater:
     def state(self) -> dict:
         """What a checkpoint keeps of it."""
         parts = {"model": self.model, "optimiser": self.optimiser, "scaler": self._scaler}
-        return {name: part.state_dict() for name, part in parts.items()}
+        counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
+        return {**{name: part.state_dict() for name, part in parts.items()}, **counts}
 
     def load(self, state: dict) -> None:
         """Inverse of `state`; what is wrong with a foreign one raises many kinds of exceptions."""
         for name, part in (("model", self.model), ("optimiser", self.optimiser), ("scaler", self._scaler)):
             part.load_state_dict(state[name])
+        # 0: of a checkpoint from before they were counted
+        self.skipped, self.skipped_in_a_row = (int(state.get(n, 0)) for n in ("skipped", "skipped_in_a_row"))
 
     def _counts(self, batch: Batch) -> tuple[int, ...]:
         """What the criterion counts (targets, labelled pixels) of every image of the whole batch."""
@@ -116,13 +122,24 @@ class Updater:
         return list(losses), torch.cat((values, loss[None])).detach().double()
 
     def _update(self, iteration: int) -> float:
+        """Update with the gradients' sum, the same bits and so the same decision in every process; its norm.
+
+        In bf16 and fp16 one that is not finite leaves parameters and optimiser as they are, and the schedule goes on,
+        as with detectron2 and torch's GradScaler: a resumed training would meet the same batch again.
+        """
         self.world.sum_gradients(list(self.model.parameters()))
         self._scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm).item()
-        overflow_expected = self._scaler.is_enabled() and self._scaler.get_scale() >= 1
-        if not math.isfinite(norm) and not overflow_expected:
+        if math.isfinite(norm):
+            self._scaler.step(self.optimiser)
+            self.skipped_in_a_row = 0
+        elif self._dtype is None:
             raise NotFinite(f"the gradient is {norm} at iteration {iteration}")
-        self._scaler.step(self.optimiser)
+        elif self.skipped_in_a_row + 1 == MAX_SKIPPED:
+            raise NotFinite(f"the gradient is {norm} at iteration {iteration} and at the {MAX_SKIPPED - 1} before it")
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
         self._scaler.update()
         return norm
 
@@ -134,10 +151,14 @@ def _padded(masks: Tensor, images: Tensor) -> Tensor:
 
 
 def explain(
-    error: NotFinite, dataset, recipe: Recipe, seed: int, iteration: int, checkpoint: Path, kept: int
+    error: NotFinite, dataset, updater: Updater, precision: str, iteration: int, checkpoint: Path, kept: int
 ) -> BenchError:
-    """The one line for people: also the images of the batch, and the last good state, of `kept` iterations."""
-    indices = batch_indices(len(dataset), recipe.batch_size, seed, iteration)
+    """The one line for people: also the images of the batch, the last good state, of `kept` iterations, and what may
+    help; to go on does not, as it brings the same batches."""
+    indices = batch_indices(len(dataset), updater.recipe.batch_size, updater.seed, iteration)
     images = ", ".join(str(dataset.images[i]["id"]) for i in indices)
     last = f"{checkpoint} has the state of iteration {kept}" if kept else "no checkpoint was written yet"
-    return BenchError(f"{error}, images {images}; {last}; lower the learning rate")
+    remedy = "train with another --seed"
+    if precision != "float32":
+        remedy += f", or {f'delete {checkpoint.name} and ' if kept else ''}give --precision float32"
+    return BenchError(f"{error}, images {images}; {last}, and the same command comes to the same end: {remedy}")

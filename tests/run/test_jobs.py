@@ -1,6 +1,7 @@
 """One job: its JSON, its messages and exit codes, two processes at the same measurement, and a kill in training."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from bench.measure.measured import Measured
 from bench.measure.released import LOG
 from bench.records import Store
 from bench.run import jobs
-from bench.run.jobs import Job, Reporter
+from bench.run.jobs import TRY_AGAIN, Job, Reporter
 from bench.training import engine
 from tests.report.fakes import R50, SMALL, WEIGHTS, complexity, latency
 
@@ -302,6 +303,42 @@ def shrunk(monkeypatch, tmp_path):
     exec(SHRINK, {})
     yield
     torch.set_num_threads(threads)
+
+
+SAVING = TRAIN.replace(
+    "jobs.main()",
+    """
+engine.CHECKPOINT_SECONDS = 1e9
+jobs.Job.saves_first = True  # as at paper scale
+def slow(self, iteration, *rest):
+    if iteration == 2:
+        print("third", flush=True)
+        time.sleep(2)  # so that the signal comes in time
+    return step(self, iteration, *rest)
+Updater.step = slow
+jobs.main()
+""",
+)
+
+
+@pytest.mark.parametrize("end", ["sigterm", "sigint", "the run is gone"])
+def test_training_at_paper_scale_saves_before_it_ends(tmp_path, shrunk, end):
+    """Its last checkpoint may be ten minutes old."""
+    what = experiment("hcformer", "small", "synthetic_panoptic", "small", decoder_layers=1, num_queries=8)
+    store = Store(tmp_path / "store")
+    job = Job("accuracy", (what,), str(store.path), seed=1)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SAVING, job.to_json()], **pipes) as process:
+        assert any(line == "third\n" for line in process.stdout)
+        if end == "the run is gone":
+            process.stdin.close()
+            process.stdout.close()
+        else:
+            process.send_signal({"sigterm": signal.SIGTERM, "sigint": signal.SIGINT}[end])
+            assert json.loads(process.stdout.read().splitlines()[-1])["error"].startswith("stopped, its work saved")
+        assert process.wait(60) == (1 if end == "the run is gone" else TRY_AGAIN)
+    state = torch.load(store.scratch_dir(what, "accuracy", 1) / "checkpoint.pt")
+    assert state["iteration"] == 4  # asked before each step
 
 
 def test_killed_training_goes_on_and_ends_in_the_same_record(tmp_path, shrunk):

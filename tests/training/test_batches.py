@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from bench.training.batches import (
 )
 from bench.training.distributed import World
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = replace(RECIPES["synthetic_panoptic", "small"], iterations=5, batch_size=4, crop_size=(24, 32))
 
 
@@ -132,3 +136,25 @@ def test_loading_processes(monkeypatch, device, cores, local, expected):
 def test_batch_that_processes_cannot_share():
     with pytest.raises(BenchError, match=r"^3 processes cannot share a batch of 16 evenly: start 1, 2, 4, 8, 16 of"):
         World(0, 3).share(16)
+
+
+@pytest.mark.parametrize(("size", "filled"), [("1m", 0), ("4k", 4096)])
+def test_small_shared_memory_is_one_line(size, filled):
+    """A real /dev/shm of that size; torch's own loader would wait for ever. One that is full has no semaphores."""
+    code = (
+        "from bench.errors import BenchError\n"
+        "from tests.training.test_batches import IMAGENET, RECIPE, Images, load_batches\n"
+        "from dataclasses import replace\n"
+        "recipe = replace(RECIPE, crop_size=(512, 512))\n"
+        "try:\n"
+        "    list(load_batches(Images(), recipe, 0, 0, range(4), 1, pin=False, fill=IMAGENET.mean))\n"
+        "except BenchError as error:\n"
+        "    print(error)\n"
+    )
+    small = f'mount -t tmpfs -o size={size} none /dev/shm && head -c {filled} /dev/zero > /dev/shm/x && exec "$@"'
+    command = ["unshare", "-Urm", "sh", "-c", small, "sh", sys.executable, "-c", code]
+    if subprocess.run(["unshare", "-Urm", "sh", "-c", "mount -t tmpfs none /dev/shm"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a /dev/shm of their own")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert done.stdout.startswith("the processes that read images find no shared memory"), done.stderr
+    assert done.stdout.count("\n") == 1 and "--shm-size" in done.stdout and "--workers 0" in done.stdout

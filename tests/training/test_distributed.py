@@ -43,7 +43,8 @@ def run(cache, folder, execution, progress=lambda report: None):
     return losses, model.state_dict()
 
 
-# arguments: cache, folder, and "kill" to end one process hard in its step KILLED_IN (counted from 1)
+# arguments: cache, folder, and "kill" to end one process hard in its step KILLED_IN (counted from 1), or "bf16" with a
+# gradient that is not finite there, in the second process alone
 CHILD = f"""
 import os, signal, sys
 from pathlib import Path
@@ -62,10 +63,19 @@ def killing(self, iteration, *rest):
 if sys.argv[3:] == ["kill"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends the other one: it is to say what it sees
     update.Updater.step = killing
+backward = update.Updater._backward
+def breaking(self, iteration, *rest):
+    result = backward(self, iteration, *rest)
+    if iteration + 1 == {KILLED_IN} and self.world.rank == 1:
+        next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(float("inf"))
+    return result
+precision = None
+if sys.argv[3:] == ["bf16"]:
+    precision, update.Updater._backward = "bf16", breaking
 try:
     with join() as world:
         assert world.size == 2
-        losses, state = run(cache, folder, Execution(world))
+        losses, state = run(cache, folder, Execution(world, precision))
 except BenchError as error:
     sys.exit(f"error: {{error}}")
 torch.save((losses, state), folder / f"result{{world.rank}}.pt")
@@ -115,6 +125,17 @@ def straight(program, cache, tmp_path_factory):
     code, output = end(torchrun(program, cache, folder))
     assert code == 0, output
     return [torch.load(folder / f"result{rank}.pt") for rank in range(2)]
+
+
+def test_all_processes_leave_an_update_out_together(program, cache, tmp_path):
+    """Where one of them alone has a gradient that is not finite; they end with the same bits."""
+    code, output = end(torchrun(program, cache, tmp_path, "bf16"))
+    assert code == 0, output
+    (_, state), (_, other) = (torch.load(tmp_path / f"result{rank}.pt") for rank in range(2))
+    assert [name for name in state if not torch.equal(state[name], other[name])] == []
+    assert all(value.isfinite().all() for value in state.values())
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1]
 
 
 def test_two_processes_give_the_losses_of_one(alone, straight):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,7 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(path, {"identity": "a", "iteration": 1})
 
     def half(state, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
@@ -305,7 +306,7 @@ def test_loss_that_is_not_finite(dataset, tmp_path, every_step, name, value):
     with pytest.raises(BenchError) as error:
         run(dataset, tmp_path, model=model)
     message, ids = str(error.value), [dataset.images[i]["id"] for i in batch_indices(8, 2, 0, 2)]
-    assert "\n" not in message and message.endswith("lower the learning rate")
+    assert "\n" not in message and message.endswith("the same command comes to the same end: train with another --seed")
     assert "at iteration 2 (" in message and f"images {ids[0]}, {ids[1]};" in message
     assert f"{tmp_path / 'checkpoint.pt'} has the state of iteration 2" in message
     assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 2
@@ -458,7 +459,74 @@ def test_fp16_leaves_out_updates_that_overflow(dataset, tmp_path):
         progress=lambda report: norms.append(report.gradient_norm))  # fmt: skip
     assert norms == [float("inf")] * 2 and torch.equal(model.classes, before)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-    assert [line["gradient_norm"] for line in lines] == [None, None]
+    assert [line["gradient_norm"] for line in lines] == [None, None] and [line["skipped"] for line in lines] == [1, 2]
+
+
+class BadGradient(nn.Module):
+    """A finite loss whose gradient is not finite in the steps `bad`, as when bf16 overflows going backward."""
+
+    def __init__(self, bad, calls=0):
+        super().__init__()
+        self.model, self.bad, self.calls = tiny_model(), bad, calls
+
+    def forward(self, images):
+        prediction = self.model(images)
+        if self.calls in self.bad:
+            prediction.mask_logits.register_hook(lambda gradient: gradient * float("inf"))
+        self.calls += 1
+        return prediction
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_gradient_that_is_not_finite_is_left_out(dataset, tmp_path, precision, monkeypatch):
+    """Nothing of the step remains: neither in the parameters nor in AdamW's means and counts; the schedule goes on."""
+    model, seen, reports, step = BadGradient({2}), [], [], Updater._update
+
+    def all_of(optimiser):
+        states = optimiser.state_dict()["state"].values()
+        return [p.detach().clone() for p in model.parameters()] + [v.clone() for s in states for v in s.values()]
+
+    def watched(self, iteration):
+        before = all_of(self.optimiser)
+        norm = step(self, iteration)
+        after, group = all_of(self.optimiser), self.optimiser.param_groups[-1]
+        kept = len(before) == len(after) and all(map(torch.equal, before, after))
+        seen.append((kept, group["lr"] / group["initial_lr"]))
+        return norm
+
+    monkeypatch.setattr(Updater, "_update", watched)
+    scaler = partial(torch.amp.GradScaler, init_scale=1.0)  # so that nothing but the third step overflows
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    result = run(dataset, tmp_path, model=model, execution=Execution(precision=precision), progress=reports.append)[2]
+    assert [kept for kept, _ in seen] == [False, False, True, False, False, False]
+    assert [rate for _, rate in seen] == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01])
+    assert result.skipped == 1 and [report.skipped for report in reports] == [0, 0, 1, 1, 1, 1]
+    assert str(reports[1]).endswith(" GiB") and str(reports[2]).endswith(", 1 update(s) skipped")
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 1] and lines[2]["gradient_norm"] is None
+
+
+@pytest.mark.parametrize("bad", [(1, 2, 3), (1, 2, 4, 5)])
+def test_skipped_in_a_row_is_counted_over_a_resume(dataset, tmp_path, every_step, monkeypatch, bad):
+    """Three in a row are too many here: two before the run is stopped, and the third after it, or not."""
+    monkeypatch.setattr("bench.training.update.MAX_SKIPPED", 3)
+    bf16 = Execution(precision="bf16")
+    with pytest.raises(Stop):
+        run(dataset, tmp_path, model=BadGradient(bad[:2]), execution=bf16, progress=stop_after(3))
+    assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["skipped_in_a_row"] == 2
+    if 3 not in bad:
+        assert run(dataset, tmp_path, model=BadGradient(bad, 3), execution=bf16)[2].skipped == 4
+        return
+    with pytest.raises(BenchError) as error:
+        run(dataset, tmp_path, model=BadGradient(bad, 3), execution=bf16)
+    message = str(error.value)
+    assert message.startswith("the gradient is nan at iteration 3 and at the 2 before it, images "), message
+    assert message.endswith("with another --seed, or delete checkpoint.pt and give --precision float32")
+
+
+def test_gradient_that_is_not_finite_in_float32_stops(dataset, tmp_path):
+    with pytest.raises(BenchError, match=r"^the gradient is nan at iteration 1, .*: train with another --seed$"):
+        run(dataset, tmp_path, model=BadGradient({1}))
 
 
 def test_stop_saves_the_last_step(dataset, tmp_path, uninterrupted):

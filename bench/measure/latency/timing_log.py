@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.files import write_atomically
+from bench.files import write_atomically, writing
 
 _NUMBERS = ("network_ms", "end_to_end_ms", "cost_s")
 
@@ -42,7 +42,7 @@ class TimingLog:
         numbers = dict(zip(_NUMBERS, (network_ms, end_to_end_ms, cost_s), strict=True))
         names = {"context": self.context, "run": self.run, "round": round_, "key": key, "clustering": clustering}
         line = {**names, **numbers, "load": load}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines[round_, key] = line
 
