@@ -88,5 +88,5 @@ def test_bench_run_computes_what_the_recipe_allows(tmp_path, monkeypatch, what, 
     given = []
     monkeypatch.setattr("bench.measure.accuracy.measure_accuracy", lambda *args: given.append(args))
     run_job(Job("accuracy", (what,), str(tmp_path), 0), Reporter())
-    ((of, *_, execution),) = given
+    ((of, _seed, _folder, _root, _report, execution, _commit),) = given
     assert of == what and len(execution.passes(recipe_for(what))[0]) == images
