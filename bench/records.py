@@ -206,13 +206,6 @@ class Store:
         _check_kind(kind, seed)
         return self.path / "work" / experiment.key / _name(kind, seed)
 
-    def weights_of(self, record: Record) -> Path | None:
-        """The weights that a training left, if its record names them and they are still there."""
-        facts = record.details.get("weights")
-        file = facts.get("file") if record.kind == "accuracy" and isinstance(facts, Mapping) else None
-        path = self.path / file if isinstance(file, str) else None
-        return path if path and path.is_file() else None
-
     def scratch_dir(self, experiment: Experiment, kind: str, seed: int | None = None) -> Path:
         """`work_path`, created if missing."""
         path = self.work_path(experiment, kind, seed)

@@ -160,7 +160,7 @@ def _name_weights(table: str, scale: str, store: "Store") -> None:
 
     trainings = [m for m in get_table(table).measurements(scale) if m.kind == "accuracy"]
     records = [store.get(m.experiment, m.kind, m.seed) for m in trainings]
-    files = [path for record in records if record and (path := store.weights_of(record))]
+    files = [path for record in records if record and (path := stores.weights_of(store, record))]
     if files:
         pattern = store.path / "work" / "*" / "accuracy-*" / files[0].name
         typer.echo(f"weights: {len(files)} file(s), {pattern}, for 'bench predict' and 'bench run' with --weights")

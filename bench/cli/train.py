@@ -159,6 +159,6 @@ def _description(facts: dict, device: str) -> str:
 def _print_record(experiment, seed: int, store) -> None:
     record = store.get(experiment, "accuracy", seed)
     typer.echo(recorded_metrics(record.metrics, "value"))
-    if weights := store.weights_of(record):
+    if weights := stores.weights_of(store, record):
         typer.echo(f"weights: {weights}, for 'bench predict' and 'bench run' with --weights")
     typer.echo(f"written: {store.record_path(experiment, 'accuracy', seed)}")
