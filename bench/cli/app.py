@@ -79,6 +79,8 @@ def main() -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which name no file
             _fail(f"{error.strerror}: free space or give another --store or --out")
+        if "temporary directory" in str(error):  # none can be written, says tempfile
+            _fail(f"{error.strerror}: free space or set TMPDIR")
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}: make it writable or give another --store or --out")

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from bench.training.matcher import assign, matching_costs
 from bench.training.points import PointDraws, draw_points, sample_points, uncertain_points
 from models.outputs import MaskPrediction
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES, POINTS = 4, 20
 
 
@@ -358,3 +362,23 @@ def test_scale_loss(scales, expected):
     with_scales = MaskPrediction(p.class_logits, p.mask_logits, scales=torch.tensor(scales))
     assert SetCriterion(CLASSES, POINTS)(with_scales, [target(2)])["loss_scale"].item() == pytest.approx(expected)
     assert "loss_scale" not in SetCriterion(CLASSES, POINTS)(p, [target(2)])
+
+
+PEAK = """
+import re, torch
+from bench.training.points import draw_points
+torch.rand(1000)
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024  # MiB
+before = peak()
+draws = draw_points(10, 16, 640, 6272, torch.device("cpu"), slice(2, 4), slice(80, 160))
+print(draws.candidates.shape[1], peak() - before)
+"""
+
+
+def test_points_of_other_images_are_not_kept():
+    """10 predictions of a batch with 640 targets, 80 of them here: their points take 130 MiB, a prediction's of the
+    whole batch 100, those of all predictions 1036."""
+    done = subprocess.run([sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, text=True, check=True)
+    kept, peak = done.stdout.split()
+    assert kept == "80" and float(peak) < 320

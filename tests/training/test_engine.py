@@ -1,6 +1,7 @@
 """The training loop: exact continuation, damaged checkpoints, data order, seeds, diverging and falling losses."""
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.cli.train import _StopRequest
 from bench.data.registry import open_split
 from bench.data.synthesis import scenes
 from bench.errors import BenchError
@@ -22,7 +24,7 @@ from bench.training import engine
 from bench.training.batches import batch_indices, make_batch
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
 from bench.training.distributed import Stopped, World
-from bench.training.engine import Execution
+from bench.training.engine import CHECKPOINT, Execution
 from bench.training.pixel_criterion import PixelCriterion
 from bench.training.progress import LOG, Meter, StepReport, TrainingLog
 from bench.training.update import Updater
@@ -539,6 +541,40 @@ def test_stop_saves_the_last_step(dataset, tmp_path, uninterrupted):
     states, losses, result = run(dataset, tmp_path)
     assert losses == uninterrupted[1][3:] and result.resumed == 1
     assert_same(states, uninterrupted[0])
+
+
+def test_sigterm_while_a_checkpoint_is_written(dataset, tmp_path, monkeypatch, every_step, uninterrupted):
+    """That one is written to its end, and one of the next step follows."""
+    request, save = _StopRequest(), torch.save
+    monkeypatch.setattr(torch, "save", lambda *given: (os.kill(os.getpid(), signal.SIGTERM), save(*given)))
+    before = signal.signal(signal.SIGTERM, request.note)
+    try:
+        with pytest.raises(Stopped):
+            run(dataset, tmp_path, execution=Execution(stop=request))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 2
+    monkeypatch.undo()
+    states, losses, _ = run(dataset, tmp_path)
+    assert losses == uninterrupted[1][2:] and sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LOG]
+    assert_same(states, uninterrupted[0])
+
+
+def test_paper_scale_has_a_checkpoint_every_ten_minutes(dataset, tmp_path, monkeypatch):
+    """Steps of 100 s, and writing one takes no time, or 40 s: 5 % of 800 s."""
+    for written, expected in ((0.0, [6, 12, 16]), (40.0, [6, 14, 16])):
+        now, saved = [0.0], []
+        monkeypatch.setattr(engine.time, "monotonic", lambda now=now: now[0])
+
+        def save(path, state, now=now, saved=saved, written=written):
+            saved.append(state["iteration"])
+            now[0] += written
+
+        monkeypatch.setattr(engine, "save_checkpoint", save)
+        run(dataset, tmp_path, model=Breaking("scales", 0.0), recipe=replace(RECIPE, iterations=16),
+            progress=lambda report, now=now: now.__setitem__(0, now[0] + 100.0),
+            execution=Execution(paper_scale=True))  # fmt: skip
+        assert saved == expected
 
 
 def test_stop_in_the_last_step_ends_the_training(dataset, tmp_path):
