@@ -186,3 +186,12 @@ def test_panoptic_split_without_any_annotation(generated):
     file.write_text(json.dumps({**json.loads(file.read_bytes()), "annotations": []}))
     (problem,) = found("coco_panoptic", root)
     assert str(file) in problem and "of no image" in problem
+
+
+def test_instances_of_which_none_can_be_learnt(generated):
+    """What training would refuse."""
+    root = generated("coco_instance")
+    file = root / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "annotations": []}))
+    (problem,) = check("coco_instance", root)[0].problems
+    assert str(file) in problem and "no objects" in problem
