@@ -254,7 +254,7 @@ def test_complexity_record(store):
     assert record.metrics["flops"]["value"] == pytest.approx(181, rel=0.03)
     assert record.provenance["command"] == "bench run table1" and record.provenance["duration_s"] > 0
     assert torch.__version__.startswith(record.provenance["versions"]["torch"])
-    assert record.details["images"].startswith("first 100 of COCO val2017")
+    assert record.details["images"].startswith("mean over the first 100 images of COCO val2017")
     assert seen and seen[-1][0] == seen[-1][1]
 
 
