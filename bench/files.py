@@ -100,7 +100,7 @@ def read_marker(path: Path) -> object:
     """Content of a marker file, None where there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -151,7 +151,12 @@ def lock_folder(folder: Path, root: Path) -> Iterator[bool]:
     A folder in which nothing was written is removed, and those above it up to `root` as far as they are empty.
     """
     path = folder / ".lock"
-    with open(path, "w") as lock:
+    try:
+        file = open(path, "w")  # noqa: SIM115
+    except FileNotFoundError:  # the folder was removed by who had it until now
+        yield False
+        return
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -56,6 +56,6 @@ class ImageLog:
 def _whole(line: bytes) -> dict | None:
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

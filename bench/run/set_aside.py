@@ -64,7 +64,7 @@ def _folder(marker: Path, state: str | None = None) -> Path | None:
     try:
         values = json.loads(marker.read_text(encoding="utf-8"))
         return marker.with_name(values["folder"]) if state in (None, values["state"]) else None
-    except (OSError, ValueError, TypeError, KeyError):  # none, or one of another program: begin anew
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none, or one of another program: begin anew
         return None
 
 

@@ -95,7 +95,7 @@ def _kept(work: Path, context: str) -> dict[str, dict]:
     try:
         kept = json.loads(work.read_text(encoding="utf-8"))
         return kept["parts"] if kept["context"] == context else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, dict]:
         results = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(results, dict) or not all(isinstance(p, dict) and "state" in p for p in results.values()):
             raise ValueError("not a result of gpu-check")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"{path} is damaged ({one_line(error)}): delete it and run again") from error
     return results
 
@@ -105,7 +105,7 @@ def _run_part(store: Path, name: str, limit_s: float) -> dict:
     code = subprocess.run(command, env=environment, cwd=Path.cwd()).returncode if limit_s > 1 else -signal.SIGALRM
     try:
         part = json.loads(out.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         late = code == -signal.SIGALRM  # before it had anything to keep
         reason = f"not finished in {max(limit_s, 0):.0f} s" if late else f"the process ended with exit code {code}"
         part = {"state": "out of time" if late else "failed", "reason": reason, "result": None, "provenance": None}

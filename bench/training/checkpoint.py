@@ -1,5 +1,6 @@
 """Checkpoint files of a training."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -28,6 +29,9 @@ def load_checkpoint(path: Path, identity: str) -> dict | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as entries:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
+                raise ValueError("compressed, which torch.save never does: it could become any size")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError("not a dictionary")

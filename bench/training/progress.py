@@ -119,7 +119,7 @@ def _end(file, start: int) -> int:
     for line in file:
         try:
             iteration = json.loads(line)["iteration"] if line.endswith(b"\n") else None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             iteration = None
         if not isinstance(iteration, int) or iteration > start:
             break

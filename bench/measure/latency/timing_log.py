@@ -85,5 +85,5 @@ def _parse(text: str) -> dict | None:
         names = all(isinstance(line[name], str) for name in ("context", "run", "key", "clustering"))
         numbers = numbers and (line["load"] is None or isinstance(line["load"], float))
         return line if numbers and names and isinstance(line["round"], int) else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

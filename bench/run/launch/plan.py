@@ -122,7 +122,7 @@ def fraction_done(training: Training, store: Store) -> float | None:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             last = json.loads(file.read().splitlines()[-1])
         return min(1.0, last["iteration"] / last["iterations"])
-    except (OSError, ValueError, TypeError, KeyError, IndexError, ZeroDivisionError):
+    except (OSError, ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RecursionError):
         return None  # not there yet, or a line that is being written
 
 

@@ -66,5 +66,5 @@ def _noted(training: Training, store: Store) -> str | None:
         return str(values["job"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BenchError(f"{path} is damaged ({one_line(error)}): delete it and launch again") from error
