@@ -1,17 +1,23 @@
 """Training, `bench data check` and evaluation agree about every fault: all three refuse it, or none does."""
 
+import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.data.check import check
+from bench.data.coco_instance import CocoInstance
+from bench.data.prepare import prepare
 from bench.data.registry import open_split
 from bench.data.synthesis.layouts import synthesize
 from bench.errors import BenchError
 from bench.evaluation.evaluate import make_evaluator
 from bench.evaluation.saved_predictions import SavedPredictions
+from tests.conftest import mistake
 from tests.data.faults import (
     HUGE,
     INSTANCES,
@@ -51,6 +57,9 @@ def of_both(file: str) -> list[Fault]:
         Fault("a file that is not there", field(file, "images", "file_name", "none.jpg"), ("none.jpg is missing",)),
         Fault("a file elsewhere", field(file, "images", "file_name", "../none.jpg"), ("../none.jpg is missing",)),
         *fields(file, "images", "width", ("320", 0, -5, 1.5, True, 10**9), file),
+        Fault("photographs in folders", moved("val2017", "sub", file)),
+        Fault("absolute names", moved("val2017", "sub", file, absolute=True)),
+        Fault("photographs beside the folder", moved("val2017", "../mine", file)),
         Fault("another width", field(file, "images", "width", 17), (file, "download")),
         Fault("image twice", twice(file, "images"), (file, "twice")),
         Fault("file of two images", twice(file, "images", id=7), (file, "'file_name'", "twice")),
@@ -177,7 +186,7 @@ TABLE = [
     *[("coco_instance", fault) for fault in (*OF_INSTANCES, *OF_IMAGES)],
     *[("coco_panoptic", fault) for fault in (*OF_PANOPTIC, *OF_IMAGES)],
     # The evaluation of panoptic data takes its instances from the instance file.
-    *[("coco_panoptic", fault) for fault in OF_INSTANCES[1::3] if not fault.name.startswith("a file")],
+    *[("coco_panoptic", f) for f in OF_INSTANCES[1::3] if not f.name.startswith(("a file", "photographs", "absolute"))],
     *[("ade20k", fault) for fault in (*of_labels(ADE, ADE_LABEL, 151), *NAMES)],
     *[("cityscapes", fault) for fault in of_labels(CITY, CITY_LABEL, 200)],
 ]
@@ -230,3 +239,74 @@ def test_all_doors_agree(pristine, tmp_path, name, fault):
         assert check(name, root)[1].left_out == fault.left_out
     for text in found.values() if fault.words else ():
         assert text and "\n" not in text and all(word in text for word in fault.words), found
+
+
+def test_check_says_what_covers_nothing(pristine, tmp_path, bench):
+    original, _ = pristine("coco_instance")
+    root = shutil.copytree(original, tmp_path / "root")
+    part(1, 1, 2, 2)(root)
+    code, out, _ = bench("data", "check", "coco_instance", "--data-root", root)
+    assert code == 0 and "val2017: left out 1 listed part(s) or segment(s) that cover nothing" in out.splitlines()
+
+
+def test_score_refuses_as_typed(pristine, tmp_path, bench):
+    original, predictions = pristine("coco_panoptic")
+    root = shutil.copytree(original, tmp_path / "root")
+    field(PANOPTIC, "segments", "iscrowd", "0")(root)
+    words = PANOPTIC, "'iscrowd' '0', not 0, 1, false or true"
+    mistake(bench("score", "coco_panoptic", predictions, "--data-root", root), *words)
+    code, out, _ = bench("data", "check", "coco_panoptic", "--data-root", root)
+    assert code == 1 and all(word in out for word in words)
+
+
+def test_category_ids_above_255_work_where_there_is_no_class_list(pristine, tmp_path):
+    """Instances are not written as PNGs of 8 bits."""
+    original, predictions = pristine("coco_instance")
+    root, saved = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (original, predictions))
+
+    def renumber(entries: list[dict], name: str) -> None:
+        for entry in entries:
+            entry[name] += 1000
+
+    edit(root / INSTANCES, lambda c: (renumber(c["categories"], "id"), renumber(c["annotations"], "category_id")))
+    edit(saved / "instances.json", lambda entries: renumber(entries, "category_id"))
+    dataset = CocoInstance(root, "val2017")
+    evaluator = make_evaluator(dataset)
+    evaluator.take(evaluator.measure(SavedPredictions(saved, dataset).of(dataset.images[0])))
+    assert evaluator.compute()["AP"] == pytest.approx(100)
+
+
+def test_labels_of_pngs_in_folders_are_prepared_in_folders(pristine, tmp_path):
+    """Two PNGs of one name in two folders are two label images."""
+    root = Path(shutil.copytree(pristine("coco_panoptic")[0], tmp_path / "root"))
+    moved("annotations/panoptic_val2017", "sub", PANOPTIC)(root)
+    assert [(report.split, report.made, report.problems) for report in prepare("coco_panoptic", root)] == [
+        ("train2017", 1, []),
+        ("val2017", 1, []),
+    ]
+    (label,) = (root / "panoptic_semseg_val2017").rglob("*.png")
+    assert label.parent.name == "sub" and np.array_equal(
+        np.array(Image.open(label)), open_split("coco_panoptic", "val", root).label_map(0)
+    )
+
+
+REPORTED = {  # kind of make_input.py: whether coco_panoptic and coco_instance refuse it
+    "iscrowd_text": (True, True), "iscrowd_missing": (False, False), "id_twice": (True, False),
+    "category_300": (True, True), "empty_segmentation": (False, False), "two_point_part": (False, False),
+    "subfolder": (True, False),  # the panoptic file of this kind names photographs where they do not lie
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REPORTED)
+def test_reported_inputs(shared, pristine, tmp_path, monkeypatch, kind):
+    """The script beside the checkout, with the generated scenes that it starts from."""
+    script = shared / "faults" / "make_input.py"
+    if not script.is_file():
+        pytest.skip("../shared/faults is not beside this checkout")
+    root = tmp_path / "root"
+    monkeypatch.setattr(sys, "argv", [str(script), str(root), kind])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: shutil.copytree(pristine("coco_panoptic")[0], root))
+    runpy.run_path(str(script))
+    for name, refused in zip(("coco_panoptic", "coco_instance"), REPORTED[kind], strict=True):
+        found = refusals(name, root, pristine(name)[1])
+        assert [bool(text) for text in found.values()] == [refused] * 3, found
