@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.data.check import check
 from bench.data.coco_instance import CocoInstance
