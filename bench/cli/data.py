@@ -48,7 +48,7 @@ def check(
             decoded = "all" if report.decoded == report.images else report.decoded
             typer.echo(f"{report.split}: ok, {report.images} images, {decoded} decoded, {report.fingerprint}")
         if report.left_out:
-            typer.echo(f"{report.split}: left out {report.left_out} listed parts or segments that cover nothing")
+            typer.echo(f"{report.split}: left out {report.left_out} listed part(s) or segment(s) that cover nothing")
     _end([problem for report in reports for problem in report.problems])
 
 

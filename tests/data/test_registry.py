@@ -1,7 +1,10 @@
 """Data sets by name, their roots, and the errors a user meets first."""
 
+from pathlib import Path
+
 import pytest
 
+from bench.data.check import check
 from bench.data.coco import fingerprint
 from bench.data.registry import dataset_root, default_cache, open_split, split_fingerprint
 from bench.errors import BenchError
@@ -95,6 +98,49 @@ def test_data_set_with_other_classes_is_refused(tiny):
     tiny.annotation_file.rename(tiny.annotation_file.with_name("panoptic_val2017.json"))
     with pytest.raises(BenchError, match="2 thing classes of 3, coco_panoptic has 80 of 133"):
         open_split("coco_panoptic", "val", tiny.root)
+
+
+def nuclei_of(tiny, *categories):
+    """The tiny set in the layout of nuclei, with those categories and no segments."""
+    tiny.content["categories"] = [
+        {"id": id_, "name": name, "isthing": thing} for id_, name, thing in categories
+    ]  # fmt: skip
+    tiny.content["annotations"][0]["segments_info"] = []
+    tiny.save_ids(0 * tiny.ids)
+    tiny.save_json()
+    return tiny.root
+
+
+@pytest.mark.parametrize(
+    ("categories", "found"),
+    [(((1, "cell", 1), (2, "background", 0)), "id 1 'cell' (thing)"),
+     (((1, "Nucleus", 1), (2, "background", 0)), "id 1 'Nucleus' (thing)"),
+     (((7, "nucleus", 1), (2, "background", 0)), "id 7 'nucleus' (thing)"),
+     (((1, "nucleus", 0), (2, "background", 1)), "id 1 'nucleus' (stuff)")],
+)  # fmt: skip
+def test_data_set_with_other_names_or_ids_is_refused(tiny, categories, found):
+    """As many classes as the list has do not make it the same data set."""
+    root = nuclei_of(tiny, *categories)
+    with pytest.raises(BenchError) as error:
+        open_split("nuclei", "val", root)
+    assert str(tiny.annotation_file) in str(error.value)
+    assert f"{found} in 'categories' where nuclei has id 1 'nucleus' (thing)" in str(error.value)
+    assert check("nuclei", root)[1].problems == [str(error.value)]
+
+
+def test_data_set_with_the_names_of_its_class_list_is_opened(tiny):
+    assert len(open_split("nuclei", "val", nuclei_of(tiny, (1, "nucleus", 1), (2, "background", 0)))) == 1
+
+
+def test_cache_that_cannot_be_made_names_the_variable(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BenchError, match="set XDG_CACHE_HOME"):
+        default_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
+    with pytest.raises(BenchError, match="set XDG_CACHE_HOME"):
+        default_cache()
 
 
 def test_default_cache_follows_the_environment(monkeypatch, tmp_path):

@@ -2,10 +2,9 @@
 
 import gc
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from PIL import Image
@@ -93,19 +92,21 @@ def parse_categories(content: Mapping, path: Path, kind: str) -> tuple[Category,
 
 
 def refuse_other_categories(path: Path, found: Sequence[Category], owner: str, expected: Sequence[Category]) -> None:
-    """Raises BenchError unless the file's categories are exactly those of `owner`; both in ascending id."""
-    different = [pair for pair in zip_longest(found, expected) if pair[0] != pair[1]]
-    if different:
-        theirs, ours = map(_described, different[0])
+    """Raises BenchError unless the file's categories are exactly those of `owner`."""
+    theirs, ours = set(found) - set(expected), set(expected) - set(found)
+    if theirs or ours:
         raise BenchError(
-            f"{path} has {theirs} in 'categories' where {owner} has {ours} ({len(different)} differ): is it the right "
-            "data set? Correct ids and names, or declare a data set of your own"
+            f"{path} has {_described(theirs)} in 'categories' where {owner} has {_described(ours)} "
+            f"({max(len(theirs), len(ours))} differ): is it the right data set? Correct ids and names, or declare "
+            "one of your own"
         )
 
 
-def _described(category: Category | None) -> str:
-    if category is None:
+def _described(categories: Collection[Category]) -> str:
+    """The first of them."""
+    if not categories:
         return "nothing"
+    category = min(categories, key=lambda category: category.id)
     return f"id {category.id} {reprlib.repr(category.name)} ({'thing' if category.is_thing else 'stuff'})"
 
 
