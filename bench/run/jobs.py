@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNFINISHED = {"accuracy": "checkpoint.pt", "released": "images-0.jsonl", "latency": "timings.jsonl"}
 REPORT_SECONDS = 0.3
 WAIT_SECONDS = 2.0
-SAVE_SECONDS = 120.0  # for the last step of a training and its checkpoint
+SAVE_SECONDS = 120  # for the last step of a training and its checkpoint
 TRY_AGAIN = 75  # EX_TEMPFAIL: the work is saved, the same command goes on; schedulers requeue on it
 BUSY, WANTED, DONE = range(3)
 
@@ -217,7 +217,7 @@ def _end_with_the_run(stop: threading.Event, patience: float) -> None:
 def main() -> None:
     job, stop = Job.from_json(sys.argv[1]), threading.Event()
     arguments, stopped = (Reporter(),), ()
-    _end_with_the_run(stop, SAVE_SECONDS if job.saves_first else 0.0)
+    _end_with_the_run(stop, SAVE_SECONDS if job.saves_first else 0)
     if job.saves_first:
         from bench.training.distributed import Stopped
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -179,6 +180,25 @@ def test_exit_code_through_torchrun(tmp_path, monkeypatch, target):
     os.kill(process.pid if target == "torchrun" else int(starts(training, setup)[0][0]), signal.SIGTERM)
     assert process.wait(60) == 75
     assert not plan.is_claimed(training, setup.store)
+
+
+def test_workers_under_torchrun_have_our_time_to_save(tmp_path):
+    """Of one second here, in which this worker does not end; torchrun's own would be 30, which a step and a checkpoint
+    of 3 GB may exceed."""
+    worker, began = tmp_path / "worker.py", tmp_path / "began"
+    worker.write_text(
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(began)!r}).touch()\n"
+        "time.sleep(100)\n"
+    )
+    code = "from bench.run import jobs; jobs.SAVE_SECONDS = 1; from bench.run.launch import torchrun; torchrun.main()"
+    command = [sys.executable, "-c", code, "--standalone", "--nproc-per-node", "1", str(worker)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        wait_for(began.exists)
+        told = time.monotonic()
+        process.terminate()
+        assert process.wait(60) == 75 and 1 <= time.monotonic() - told < 25
 
 
 def test_a_crash_under_torchrun_is_no_request_to_run_again(tmp_path, monkeypatch):
