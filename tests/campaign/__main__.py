@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("part", choices=("kills", "runners", "hostile"))
     parser.add_argument("--times", type=int, help="kills (100) or rounds (20)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=1, help="take each so-manieth hostile file alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         if options.part == "kills":
@@ -25,7 +26,7 @@ def main() -> None:
         elif options.part == "runners":
             said = runners.campaign(Path(folder), options.times or 20, options.seed, report=print)
         else:
-            said = hostile.campaign(Path(folder), report=print)
+            said = hostile.campaign(Path(folder), print, options.every)
     print(said)
     sys.exit(0 if said.startswith("passed") else 1)
 

@@ -6,15 +6,17 @@ Python imports this by its name when it starts, in the jobs of a run too.
 
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 
-ROWS = {("hcformer", "r50"), ("maskformer", "r50")}
-TRAINED = {("hcformer", 0), ("hcformer", 1), ("maskformer", 0), ("mask2former", 0)}
+SHORT = "CAMPAIGN_SHORT" in os.environ  # for the tests: two trainings of a few steps, nothing counted or timed
+ROWS = set() if SHORT else {("hcformer", "r50"), ("maskformer", "r50")}
+TRAINED = {("hcformer", 0), ("maskformer", 0)} | (set() if SHORT else {("hcformer", 1), ("mask2former", 0)})
 
 
 def _fewer_steps(protocols) -> None:
     for values in (protocols._SMALL, protocols.SYNTHETIC):
-        values["iterations"] = protocols.Value(16, "the campaign")
+        values["iterations"] = protocols.Value(5 if SHORT else 16, "the campaign")
 
 
 def _fewer_measurements(table) -> None:
@@ -32,11 +34,11 @@ def _fewer_measurements(table) -> None:
 
 
 def _fewer_scenes(synthetic) -> None:
-    synthetic.SPLITS.update(train=24, val=8)
+    synthetic.SPLITS.update(train=16 if SHORT else 24, val=3 if SHORT else 8)
 
 
 def _often_saved(engine) -> None:
-    engine.CHECKPOINT_SECONDS = 1.0
+    engine.CHECKPOINT_SECONDS = 0.0 if SHORT else 1.0
 
 
 def _quickly_timed(plan) -> None:
