@@ -168,7 +168,8 @@ def lock_folder(folder: Path, root: Path) -> Iterator[bool]:
         try:
             yield True
         finally:
-            if [entry.name for entry in folder.glob("*")] == [path.name]:  # none where it was moved away
+            # Where the folder was moved away, another process may have made it and its lock again.
+            if _is_same(lock, path) and [entry.name for entry in folder.glob("*")] == [path.name]:
                 path.unlink()
                 _remove_empty(folder, root)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
+from typing import TypeGuard
 
 from bench.errors import BenchError, one_line, unknown_name
 from bench.experiments.experiment import Experiment
@@ -74,6 +75,11 @@ class Record:
         for name in ("samples", "details", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} must map names to values")
+        for name, values in self.samples.items():
+            if not isinstance(values, list | tuple) or not all(map(_is_number, values)):
+                raise ValueError(f"samples of '{name}' are finite numbers")
+        if not all(_is_number(self.provenance.get(name) or 0) for name in ("cores", "processors")):
+            raise ValueError("cores and processors of the provenance are numbers")
         if self.kind == "released":
             _check_weights(self.details.get("weights"))
         missing = [name for name in REQUIRED_PROVENANCE if name not in self.provenance]
@@ -121,7 +127,7 @@ class Record:
         if any(high > BUSY_SPREAD * low > 0 for low, *_, high in deciles):
             return True
         loads = re.findall(r"\d+(?:\.\d+)?", str(self.details.get("load_average", "")))
-        processors = self.provenance.get("processors") or self.provenance.get("cores") or math.inf
+        processors = self.provenance.get("processors") or math.inf  # earlier records have none: their spread decides
         return any(float(load) > processors + BUSY_PROCESSES for load in loads)
 
     def to_dict(self) -> dict:
@@ -277,17 +283,16 @@ def _checksum(recipe: Mapping) -> str:
 def _is_metric(metric: object) -> bool:
     if not isinstance(metric, Mapping):
         return False
-    value, count = metric.get("value"), metric.get("n")
-    if any(isinstance(x, bool) for x in (value, count)):
-        return False
-    if not isinstance(value, int | float) or not isinstance(count, int | float):
-        return False
-    return math.isfinite(value) and count >= 1 and isinstance(metric.get("unit"), str)
+    count = metric.get("n")
+    return _is_number(metric.get("value")) and _is_number(count) and count >= 1 and isinstance(metric.get("unit"), str)
 
 
 def _is_interval(interval: object) -> bool:
-    if not isinstance(interval, Sequence) or len(interval) != 2:
-        return False
-    if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in interval):
+    if not isinstance(interval, list | tuple) or len(interval) != 2 or not all(map(_is_number, interval)):
         return False
     return interval[0] <= interval[1]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Finite, and no whole number beyond a float's range."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

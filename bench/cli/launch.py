@@ -67,7 +67,9 @@ def launch(
     only_slurm = {"--nodes": nodes > 1, "--partition": partition, "--hours": hours is not None, "--memory": memory}
     _check(backend, only_slurm, hours)
     folder = stores.open_store(store)
-    trainings = select_trainings(names, folder, scale, _seeds(seeds), _listed(methods), _listed(backbones))
+    trainings = select_trainings(
+        names, folder, scale, _seeds(seeds), _listed(methods, "--methods"), _listed(backbones, "--backbones")
+    )
     scale = trainings[0].experiment.scale
     count, assumed = _gpus(gpus, backend, scale, dry_run)
     setup = Setup(folder, count, nodes, data_root)
@@ -96,13 +98,16 @@ def launch(
         _run_here(todo, steps, setup, backend)
 
 
-def _listed(given: Sequence[str] | None) -> list[str]:
-    """The values of an option that takes several, between commas or given again."""
-    return [value.strip() for text in given or () for value in text.split(",") if value.strip()]
+def _listed(given: Sequence[str] | None, option: str) -> list[str]:
+    """The values of an option that takes several, between commas or given again; none where it was not given."""
+    values = [value.strip() for text in given or () for value in text.split(",") if value.strip()]
+    if given and not values:
+        raise BenchError(f"{option} has no value: name some, or leave it out for all")
+    return values
 
 
 def _seeds(given: Sequence[str] | None) -> list[int]:
-    values = _listed(given)
+    values = _listed(given, "--seeds")
     if bad := [value for value in values if not value.isdecimal()]:
         raise BenchError(f"--seeds takes whole numbers, e.g. 0,1, not '{bad[0]}'")
     return [int(value) for value in values]

@@ -48,12 +48,11 @@ def is_timed(experiment: Experiment, bases: Iterable[Experiment], store: Store) 
     if record is None or not record.is_current or record.is_of_busy_machine:
         return False
     for base in bases:
-        beside = [name for name in record.metrics if samples_beside(name, base) in record.samples]
-        other = None if beside else store.get(base, "latency")
-        if beside:
+        if any(samples_beside(name, base) in record.samples for name in record.metrics):
             continue
+        other = store.get(base, "latency")
         if other is None or not other.is_current or other.details.get("run") != record.details.get("run"):
             return False
-        if not beside and other.is_of_busy_machine:
+        if other.is_of_busy_machine:
             return False
     return True

@@ -158,7 +158,8 @@ def explain(
     indices = batch_indices(len(dataset), updater.recipe.batch_size, updater.seed, iteration)
     images = ", ".join(str(dataset.images[i]["id"]) for i in indices)
     last = f"{checkpoint} has the state of iteration {kept}" if kept else "no checkpoint was written yet"
-    remedy = "train with another --seed"
+    remedy = "'bench train ROW --seed N' takes another seed, which no table counts"
     if precision != "float32":
-        remedy += f", or {f'delete {checkpoint.name} and ' if kept else ''}give --precision float32"
+        first = f"delete {checkpoint.name}, and " if kept else ""
+        remedy += f"; or {first}give that command --precision float32"
     return BenchError(f"{error}, images {images}; {last}, and the same command comes to the same end: {remedy}")

@@ -20,6 +20,7 @@ from bench.weights.pickles import quoted
 FORMAT = "hcformer-bench weights 1"
 KNOWN = {"method": get_method, "backbone": get_backbone, "dataset": get_dataset}
 NAMED = 3
+TRAINED_FACTS = ("seed", "recipe_hash", "commit", "iteration")
 WEIGHTS = "weights.safetensors"  # that a training leaves in its work folder
 # How the identity of a training begins, which its checkpoints hold (`bench.measure.accuracy`)
 TRAINING = re.compile(r"(?P<key>\S+) seed (?P<seed>\d{1,10}) recipe (?P<recipe>\S+)")
@@ -125,7 +126,11 @@ def facts_of(file: TensorFile) -> tuple[Experiment, str, dict[str, str]]:
         facts = json.loads(file.metadata[FORMAT])
         sources = {name: str(facts[name]) for name in ("source", "source_sha256", "format")}
         content = str(facts["content"])
-        sources |= {name: str(facts[name]) for name in ("seed", "recipe_hash", "commit", "iteration") if name in facts}
+        sources |= {name: str(facts[name]) for name in TRAINED_FACTS if facts.get(name) is not None}
+        if "seed" in facts:  # a training of this program
+            sources |= {name: str(int(facts[name])) for name in ("seed", "iteration")} | {
+                "recipe_hash": sources["recipe_hash"]
+            }
         chosen = Experiment.from_dict(facts["experiment"])
     except (KeyError, ValueError, TypeError, RecursionError, BenchError) as error:
         raise BenchError(f"{file.path} does not say what it is of: convert the source again") from error

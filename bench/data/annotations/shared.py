@@ -54,7 +54,7 @@ def read_once(path: Path, read: Callable[[Path], Read], kind: type[Read]) -> Rea
         parsed = read(path)
         try:
             _save(cache, parsed)
-        except OSError:  # the disk is full
+        except (OSError, BenchError):  # the disk is full
             return parsed
         return _load(cache, path, kind) or parsed
 
