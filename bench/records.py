@@ -127,7 +127,7 @@ class Record:
         if any(high > BUSY_SPREAD * low > 0 for low, *_, high in deciles):
             return True
         loads = re.findall(r"\d+(?:\.\d+)?", str(self.details.get("load_average", "")))
-        processors = self.provenance.get("processors") or math.inf  # earlier records have none: their spread decides
+        processors = self.provenance.get("processors") or self.provenance.get("cores") or math.inf
         return any(float(load) > processors + BUSY_PROCESSES for load in loads)
 
     def to_dict(self) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.data.synthesis import synthetic
 from bench.experiments import find_row
 from bench.records import Store
 from tests.report.fakes import R50, complexity
@@ -46,7 +47,12 @@ engine.save_checkpoint = limited
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    """With the first scenes of the synthetic data set."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "SPLITS", {"train": 4, "val": 2})
+        synthetic.ensure(folder / "hcformer-bench")
+    return folder
 
 
 def bench(cache, *arguments, before="", limit=None, wrapper=()):
@@ -114,7 +120,6 @@ def test_first_checkpoint_on_a_full_disk(cache, tmp_path):
 
 
 def test_log_that_does_not_fit(cache, tmp_path):
-    """The data set is there, by the tests before."""
     refused(bench(cache, *train(tmp_path / "store"), before=SHORT, limit=100), "log.jsonl (File too large): ")
     assert left_over(tmp_path) == []
 

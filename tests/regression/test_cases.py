@@ -91,7 +91,7 @@ def test_dropped_loss_term(monkeypatch, criterion, name, term):
 
 
 def test_loss_term_without_weight(monkeypatch):
-    monkeypatch.setattr(SetCriterion.__init__, "__defaults__", (12544, 2.0, 5.0, 0.0, 0.1, 0.1))
+    monkeypatch.setattr(SetCriterion.__init__, "__defaults__", (12544, 2.0, 5.0, 0.0, 0.1, 0.1, None))
     found = changes("maskformer", RECORDED["maskformer"])
     dice = [loss for loss in RECORDED["maskformer"] if loss.startswith("loss_dice")]
     assert dice and found == dict.fromkeys(dice, "differs by 1.0e+00")

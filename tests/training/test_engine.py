@@ -45,6 +45,7 @@ RECIPE = replace(
     step_fractions=(0.5, 0.8),  # the learning rate changes while the runs below are interrupted
 )
 
+OTHER_SEED = "'bench train ROW --seed N' takes another seed, which no table counts"
 IDENTITY = "hcformer_plus-test-seed0"
 INTERRUPTED_AFTER = 3
 
@@ -308,7 +309,7 @@ def test_loss_that_is_not_finite(dataset, tmp_path, every_step, name, value):
     with pytest.raises(BenchError) as error:
         run(dataset, tmp_path, model=model)
     message, ids = str(error.value), [dataset.images[i]["id"] for i in batch_indices(8, 2, 0, 2)]
-    assert "\n" not in message and message.endswith("the same command comes to the same end: train with another --seed")
+    assert "\n" not in message and message.endswith(f"the same command comes to the same end: {OTHER_SEED}")
     assert "at iteration 2 (" in message and f"images {ids[0]}, {ids[1]};" in message
     assert f"{tmp_path / 'checkpoint.pt'} has the state of iteration 2" in message
     assert load_checkpoint(tmp_path / "checkpoint.pt", IDENTITY)["iteration"] == 2
@@ -523,11 +524,11 @@ def test_skipped_in_a_row_is_counted_over_a_resume(dataset, tmp_path, every_step
         run(dataset, tmp_path, model=BadGradient(bad, 3), execution=bf16)
     message = str(error.value)
     assert message.startswith("the gradient is nan at iteration 3 and at the 2 before it, images "), message
-    assert message.endswith("with another --seed, or delete checkpoint.pt and give --precision float32")
+    assert message.endswith(f"{OTHER_SEED}; or delete checkpoint.pt, and give that command --precision float32")
 
 
 def test_gradient_that_is_not_finite_in_float32_stops(dataset, tmp_path):
-    with pytest.raises(BenchError, match=r"^the gradient is nan at iteration 1, .*: train with another --seed$"):
+    with pytest.raises(BenchError, match=rf"^the gradient is nan at iteration 1, .*: {OTHER_SEED}$"):
         run(dataset, tmp_path, model=BadGradient({1}))
 
 
