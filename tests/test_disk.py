@@ -124,9 +124,17 @@ def test_log_that_does_not_fit(cache, tmp_path):
     assert left_over(tmp_path) == []
 
 
+def test_nothing_can_be_written(cache, tmp_path):
+    """Neither the first file of the store nor, where a library asks for one first, a temporary one."""
+    done = bench(cache, *train(tmp_path / "store"), limit=0)
+    refused(done)
+    assert "(File too large)" in done.stderr or "TMPDIR" in done.stderr
+
+
 def test_no_place_for_temporary_files(cache, tmp_path):
-    """Python finds none that it can write to, and torch asks for one when it is imported."""
-    refused(bench(cache, *train(tmp_path / "store"), limit=0), "temporary directory", "TMPDIR")
+    looks = "import tempfile\nfrom bench.cli import score\nfrom bench.experiments import datasets\n"
+    looks += "datasets.get_dataset = lambda name: tempfile.mkstemp()\n"
+    refused(bench(cache, "score", "ade20k", tmp_path, before=looks, limit=0), "temporary directory", "TMPDIR")
 
 
 def test_record_and_pages_that_do_not_fit(cache, tmp_path):
